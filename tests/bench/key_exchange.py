@@ -18,6 +18,7 @@ from tests.authorities import MESH, Mesh, mesh
 from tests.bench.tables import Table, Value, median
 from twisted_mesh.tls import verify
 from twisted_mesh.tls.contexts import Role, build_context
+from twisted_mesh.tls.groups import offer
 from twisted_mesh.tls.verify import Handshake
 from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.trust import Trust
@@ -48,6 +49,8 @@ class Cost:
     received: int
     certificates: int
     """Bytes of the chain that each shows."""
+    bare: float = 0.0
+    """Seconds of both ends by OpenSSL alone."""
 
 
 @define(eq=False)
@@ -58,6 +61,8 @@ class Pair:
     client: SSL.Context
     server: SSL.Context
     judge: Judge
+    bare: tuple[SSL.Context, SSL.Context]
+    """The same with OpenSSL's verdict alone."""
 
     @classmethod
     def of(cls, leaf: KeyAlgorithm, above: KeyAlgorithm, group: str) -> "Pair":
@@ -72,18 +77,21 @@ class Pair:
         allow = (SpiffePattern.parse("spiffe://mesh.local/**"),)
         judge = Judge(lambda: now, Trust(made.bundles, allow=allow))
         contexts = []
-        for serves in (False, True):
+        for serves in (False, True, False, True):
             role = Role(serves, requires_pq=group != CLASSICAL)
             context = build_context(svid, made.bundles.all_roots, role)
-            told = SSL._lib.SSL_CTX_set1_curves_list(context._context, group.encode())  # type: ignore[attr-defined]
-            if told != 1:
+            if not offer(context, group):
                 raise ValueError(group)
             contexts.append(context)
-        return cls(svid, *contexts, judge)
+        client, server, *bare = contexts
+        for context in bare:
+            context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+        return cls(svid, client, server, judge, (bare[0], bare[1]))
 
-    def shake_hands(self) -> Cost:
+    def shake_hands(self, contexts: tuple[SSL.Context, SSL.Context] | None = None) -> Cost:
         """Once, in memory. Raises where it does not come about."""
-        ends = SSL.Connection(self.client, None), SSL.Connection(self.server, None)
+        client, server = contexts or (self.client, self.server)
+        ends = SSL.Connection(client, None), SSL.Connection(server, None)
         purposes = Purpose.SERVER, Purpose.CLIENT
         for end, purpose in zip(ends, purposes, strict=True):
             verify.begin(end, Handshake(self.judge, purpose))
@@ -123,9 +131,10 @@ def measure(home: Path, rounds: int, say: Callable[[str], None], seconds: float 
         for words, pair in pairs.items():
             pair.shake_hands()
             until = time.monotonic() + seconds
-            costs = [pair.shake_hands()]
+            costs, bare = [pair.shake_hands()], [pair.shake_hands(pair.bare)]
             while time.monotonic() < until:
                 costs.append(pair.shake_hands())
+                bare.append(pair.shake_hands(pair.bare))
             found[words].append(
                 Cost(
                     median([cost.client for cost in costs]),
@@ -133,6 +142,7 @@ def measure(home: Path, rounds: int, say: Callable[[str], None], seconds: float 
                     costs[-1].sent,
                     costs[-1].received,
                     costs[-1].certificates,
+                    median([cost.client + cost.server for cost in bare]),
                 )
             )
     return Table(
@@ -156,6 +166,7 @@ def _row(words: tuple[str, str, str], costs: list[Cost]) -> dict[str, Value]:
         "server handshakes/s": round(1 / server),
         "client handshakes/s": round(1 / client),
         "us of both": round((client + server) * 1e6),
+        "by OpenSSL alone": round(median([one.bare for one in costs]) * 1e6),
         "bytes sent by client": last.sent,
         "bytes sent by server": last.received,
         "chain, bytes": last.certificates,
