@@ -16,3 +16,5 @@ class StoreGround:
     pins: Pins = field(repr=False)
     directory: Path
     """For its owner alone: where a store keeps what it shows to prove itself. It may not be there yet."""
+    requires_pq: bool = False
+    """Whether over TLS keys are exchanged by hybrid groups alone."""

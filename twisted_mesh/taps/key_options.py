@@ -68,7 +68,9 @@ class KeyOptions(ServiceOptions):
 
         pins = Pins(self["token-pin-file"], os.environ.get("CREDENTIALS_DIRECTORY"))
         pins.take(self["token-pin-fd"])
-        ground = StoreGround(reactor, pins, directory)
+        ground = StoreGround(
+            reactor, pins, directory, requires_pq=bool(self.get("require-pq", False))
+        )
         return stores_of(specs, self["key-store"], lambda uri: open_store(uri, ground), signed)
 
 
