@@ -31,6 +31,7 @@ from tests.twisted_mesh.federation.hostile import (
     web_root,
 )
 from tests.twisted_mesh.grpc.sockets import run, turn_until
+from tests.twisted_mesh.tls.test_groups import without_setter
 from twisted_mesh.federation.fetcher import MOST_REDIRECTIONS, BundleFetcher
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.testing import FORGERIES, MemoryCa
@@ -60,11 +61,14 @@ def fetched(
     *,
     timeout: float = 2.0,
     revoked: RevocationSet | None = None,
+    requires_pq: bool = False,
 ) -> TrustBundle:
     """By ``https_spiffe``; without an ID by ``https_web``, believing one CA of the web."""
     profile = Profile.HTTPS_WEB if endpoint_id is None else Profile.HTTPS_SPIFFE
     relationship = Relationship(PEER, url, profile, endpoint_id)
-    fetcher = BundleFetcher(reactor(), wall_clock, (web_root()[0],), timeout, maybeDeferred)
+    fetcher = BundleFetcher(
+        reactor(), wall_clock, (web_root()[0],), timeout, maybeDeferred, requires_pq
+    )
     held = BundleSet.of(ca().bundle) if bundles is None else bundles
     return run(fetcher.fetch_bundle(relationship, held, revoked)).bundle
 
@@ -107,6 +111,21 @@ def test_by_https_web_an_older_tls_will_do() -> None:
     shown = evolve(web_certificate("localhost"), newest=SSL.TLS1_2_VERSION)
     with serving(ok(bundle().to_jwks()), shown) as endpoint:
         assert fetched(endpoint.url(), None) == bundle()
+
+
+@pytest.mark.parametrize("by", [ENDPOINT, None], ids=["https_spiffe", "https_web"])
+@pytest.mark.parametrize("lock", ["both", "second"])
+def test_by_either_profile_hybrid_groups_may_be_required(
+    by: SpiffeId | None, lock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lock == "second":
+        without_setter(monkeypatch)
+    shown = good() if by else web_certificate("localhost")
+    with serving(ok(bundle().to_jwks()), shown) as endpoint:
+        assert fetched(endpoint.url(), by, requires_pq=True) == bundle()
+    with serving(ok(bundle().to_jwks()), evolve(shown, groups="x25519")) as endpoint:
+        assert refused(endpoint.url(), by, requires_pq=True)[0] == "classical-key-exchange"
+        assert endpoint.asked == []
 
 
 def test_by_https_spiffe_only_tls_13_is_spoken() -> None:
