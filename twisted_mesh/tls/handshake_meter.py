@@ -149,7 +149,7 @@ class HandshakeMeter:
         most = MOST_BYTES - self._bytes
         if self.serves and self._has_too_long_a_hello(data):
             most = 0
-        if self.keeps_hello:
+        if self.keeps_hello and len(self.hello) < MOST_HELLO:
             self.hello = (self.hello + data)[:MOST_HELLO]
         self._bytes += len(data)
         started = self.seconds()
