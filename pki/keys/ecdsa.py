@@ -7,14 +7,33 @@ from typing import ClassVar
 from attrs import field, frozen
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+from cryptography.hazmat.primitives.hashes import Hash as Digest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ObjectIdentifier
 from cryptography.x509.oid import SignatureAlgorithmOID
 
+from pki.keys.cryptoki import (
+    CKA_EC_PARAMS,
+    CKA_EC_POINT,
+    Attributes,
+    KeyType,
+    Mechanism,
+    TokenTerms,
+    Way,
+    no_signature,
+    no_such_key,
+    point_of,
+)
 from pki.keys.kind import Hash, KeyKind, base64url
 from pki.keys.published import small_multiples
 
+#: Their object identifiers in DER, which is how tokens name them.
+_CURVES = {
+    "secp256r1": bytes.fromhex("06082a8648ce3d030107"),
+    "secp384r1": bytes.fromhex("06052b81040022"),
+}
 _HASHES: dict[str, Hash] = {"sha256": SHA256(), "sha384": SHA384(), "sha512": SHA512()}
 
 
@@ -54,6 +73,11 @@ class Ecdsa(KeyKind[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]):
         """Whether it is on this curve."""
         return key.curve.name == self.curve.name
 
+    @property
+    def on_token(self) -> "EcdsaTerms":
+        """It hashes what it has signed here: that some token can do it too is no help."""
+        return EcdsaTerms(self.curve, self.hash)
+
     def sign(self, key: ec.EllipticCurvePrivateKey, data: bytes) -> bytes:
         """An ECDSA-Sig-Value in DER (RFC 3279 section 2.2.3)."""
         return key.sign(data, _ecdsa(self.hash.name))
@@ -89,6 +113,48 @@ class Ecdsa(KeyKind[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]):
         point, size = key.public_numbers(), (key.key_size + 7) // 8
         x, y = (base64url(number.to_bytes(size, "big")) for number in (point.x, point.y))
         return {"kty": "EC", "crv": self.crv, "x": x, "y": y}
+
+
+@frozen(eq=False, repr=False)
+class EcdsaTerms(TokenTerms[ec.EllipticCurvePublicKey]):
+    """Keys on one curve as tokens have them: a signature is r and s, of the curve's size each."""
+
+    key_type = KeyType.EC
+    generation = Mechanism.EC_KEY_PAIR_GEN
+    described_by = (CKA_EC_PARAMS, CKA_EC_POINT)
+
+    curve: ec.EllipticCurve
+    hash: Hash
+
+    @property
+    def template(self) -> dict[int, bytes]:
+        """The curve's name."""
+        return {CKA_EC_PARAMS: _CURVES[self.curve.name]}
+
+    def ways(self, data: bytes) -> tuple[Way, ...]:
+        """CKM_ECDSA over the hash: the one way that all tokens have."""
+        digest = Digest(self.hash)
+        digest.update(data)
+        return (Way(Mechanism.ECDSA, digest.finalize()),)
+
+    def signature(self, answer: bytes) -> bytes:
+        """In DER."""
+        half = (self.curve.key_size + 7) // 8
+        if len(answer) != 2 * half:
+            raise no_signature()
+        return encode_dss_signature(
+            int.from_bytes(answer[:half], "big"), int.from_bytes(answer[half:], "big")
+        )
+
+    def public_key(self, attributes: Attributes) -> ec.EllipticCurvePublicKey:
+        """The point, if it is on that very curve."""
+        if attributes.get(CKA_EC_PARAMS) != _CURVES[self.curve.name]:
+            raise no_such_key()
+        point = point_of(attributes, 2 * ((self.curve.key_size + 7) // 8) + 1)
+        try:
+            return ec.EllipticCurvePublicKey.from_encoded_point(self.curve, point)
+        except ValueError:
+            raise no_such_key() from None
 
 
 @lru_cache(maxsize=16)

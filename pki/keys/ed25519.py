@@ -11,6 +11,18 @@ from cryptography.hazmat.primitives.hashes import HashAlgorithm
 from cryptography.x509 import ObjectIdentifier
 from cryptography.x509.oid import SignatureAlgorithmOID
 
+from pki.keys.cryptoki import (
+    CKA_EC_PARAMS,
+    CKA_EC_POINT,
+    Attributes,
+    KeyType,
+    Mechanism,
+    TokenTerms,
+    Way,
+    no_signature,
+    no_such_key,
+    point_of,
+)
 from pki.keys.kind import KeyKind, base64url
 
 _PRIME = 2**255 - 19
@@ -19,6 +31,9 @@ _D = -121665 * pow(121666, -1, _PRIME) % _PRIME
 _ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 #: y of all eight points: orders 1, 2, 4 and 8.
 _SMALL_ORDER = frozenset({1, _PRIME - 1, 0, _ORDER_8, _PRIME - _ORDER_8})
+#: Its name as tokens are told it; the standard has one, and tokens older than that answer with its object identifier.
+_NAME = b"\x13\x0cedwards25519"
+_NAMES = (_NAME, bytes.fromhex("06032b6570"))
 
 
 @frozen(eq=False, repr=False)
@@ -39,6 +54,11 @@ class Ed25519(KeyKind[Ed25519PrivateKey, Ed25519PublicKey]):
     def made(self, key: Ed25519PublicKey) -> bool:
         """Always: there is one size."""
         return True
+
+    @property
+    def on_token(self) -> "Ed25519Terms":
+        """What PKCS #11 version 3.0 calls it."""
+        return Ed25519Terms()
 
     def sign(self, key: Ed25519PrivateKey, data: bytes) -> bytes:
         """64 bytes (RFC 8032 section 5.1.6)."""
@@ -105,3 +125,36 @@ def _of_one_byte() -> frozenset[bytes]:
         Ed25519PrivateKey.from_private_bytes(bytes([byte]) * 32).public_key().public_bytes_raw()
         for byte in range(256)
     )
+
+
+@frozen(eq=False, repr=False)
+class Ed25519Terms(TokenTerms[Ed25519PublicKey]):
+    """Such keys as tokens have them: a signature is what certificates carry."""
+
+    key_type = KeyType.EC_EDWARDS
+    generation = Mechanism.EC_EDWARDS_KEY_PAIR_GEN
+    described_by = (CKA_EC_PARAMS, CKA_EC_POINT)
+
+    @property
+    def template(self) -> dict[int, bytes]:
+        """The curve's name."""
+        return {CKA_EC_PARAMS: _NAME}
+
+    def ways(self, data: bytes) -> tuple[Way, ...]:
+        """Over the data itself."""
+        return (Way(Mechanism.EDDSA, data),)
+
+    def signature(self, answer: bytes) -> bytes:
+        """As it is."""
+        if len(answer) != 64:
+            raise no_signature()
+        return answer
+
+    def public_key(self, attributes: Attributes) -> Ed25519PublicKey:
+        """Its 32 bytes."""
+        if attributes.get(CKA_EC_PARAMS) not in _NAMES:
+            raise no_such_key()
+        try:
+            return Ed25519PublicKey.from_public_bytes(point_of(attributes, 32))
+        except ValueError:
+            raise no_such_key() from None

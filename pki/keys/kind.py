@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 from cryptography.x509 import ObjectIdentifier
 
+from pki.keys.cryptoki import TokenTerms
 from pki.keys.spki import key_bits, spki_der
 
 Private = TypeVar("Private")
@@ -74,6 +75,11 @@ class KeyKind(ABC, Generic[Private, Public]):
     def verify_possession(self, key: Public, signature: bytes, data: bytes) -> None:
         """As :meth:`verify`, by whatever scheme somebody's token or device may sign with such a key."""
         self.verify(key, signature, data, self.hash)
+
+    @property
+    def on_token(self) -> TokenTerms[Public] | None:
+        """What PKCS #11 calls such keys; None where no token is asked for one."""
+        return None
 
     @abstractmethod
     def jwk(self, key: Public) -> Mapping[str, str]:

@@ -1,5 +1,6 @@
 """RSA: signatures by PKCS #1 version 1.5 (RFC 8017 section 8.2), JWKs by RFC 7518 section 6.3, and weak moduli."""
 
+import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import ClassVar
@@ -12,6 +13,19 @@ from cryptography.x509 import ObjectIdentifier
 from cryptography.x509.oid import SignatureAlgorithmOID
 
 from pki.keys import modulus
+from pki.keys.cryptoki import (
+    CKA_MODULUS,
+    CKA_MODULUS_BITS,
+    CKA_PUBLIC_EXPONENT,
+    Attributes,
+    KeyType,
+    Mechanism,
+    TokenTerms,
+    Way,
+    no_signature,
+    no_such_key,
+    whole_number,
+)
 from pki.keys.kind import Hash, KeyKind, base64url
 
 _MAX_BITS = 8192
@@ -21,6 +35,9 @@ _MAX_EXPONENT_BITS = 32
 _SHA256 = SHA256()
 _PADDING = padding.PKCS1v15()
 _PSS = padding.PSS(padding.MGF1(_SHA256), padding.PSS.DIGEST_LENGTH)
+
+#: What stands before a SHA-256 in what RSA signs.
+_DIGEST_INFO = bytes.fromhex("3031300d060960864801650304020105000420")
 
 
 @frozen(eq=False, repr=False)
@@ -56,6 +73,11 @@ class Rsa(KeyKind[rsa.RSAPrivateKey, rsa.RSAPublicKey]):
     def accepts(self, key: rsa.RSAPublicKey) -> bool:
         """Always: of which sizes keys are weak, :meth:`weaknesses` tells."""
         return True
+
+    @property
+    def on_token(self) -> "RsaTerms":
+        """What PKCS #11 calls it."""
+        return RsaTerms(self.bits)
 
     def sign(self, key: rsa.RSAPrivateKey, data: bytes) -> bytes:
         """RSASSA-PKCS1-v1_5 over SHA-256."""
@@ -97,6 +119,46 @@ class Rsa(KeyKind[rsa.RSAPrivateKey, rsa.RSAPublicKey]):
     def weaknesses(self, key: rsa.RSAPublicKey) -> tuple[str, ...]:
         """Also what its modulus shows, as Boulder looks for it."""
         return _weaknesses(key.public_numbers())
+
+
+@frozen(eq=False, repr=False)
+class RsaTerms(TokenTerms[rsa.RSAPublicKey]):
+    """Keys of one size as tokens have them."""
+
+    key_type = KeyType.RSA
+    generation = Mechanism.RSA_PKCS_KEY_PAIR_GEN
+    described_by = (CKA_MODULUS, CKA_PUBLIC_EXPONENT)
+
+    bits: int
+
+    @property
+    def template(self) -> dict[int, bytes | int]:
+        """Size and exponent."""
+        return {CKA_MODULUS_BITS: self.bits, CKA_PUBLIC_EXPONENT: b"\1\0\1"}
+
+    def ways(self, data: bytes) -> tuple[Way, ...]:
+        """With the token's own hash, or over a DigestInfo (RFC 8017 section 9.2) where it has none."""
+        return (
+            Way(Mechanism.SHA256_RSA_PKCS, data),
+            Way(Mechanism.RSA_PKCS, _DIGEST_INFO + hashlib.sha256(data).digest()),
+        )
+
+    def signature(self, answer: bytes) -> bytes:
+        """As it is."""
+        if len(answer) != self.bits // 8:
+            raise no_signature()
+        return answer
+
+    def public_key(self, attributes: Attributes) -> rsa.RSAPublicKey:
+        """Modulus and exponent, if that is the size."""
+        modulus = whole_number(attributes, CKA_MODULUS)
+        exponent = whole_number(attributes, CKA_PUBLIC_EXPONENT)
+        if modulus.bit_length() != self.bits:
+            raise no_such_key()
+        try:
+            return rsa.RSAPublicNumbers(exponent, modulus).public_key()
+        except ValueError:
+            raise no_such_key() from None
 
 
 def _glaring(numbers: rsa.RSAPublicNumbers) -> list[str]:
