@@ -8,8 +8,15 @@ from twisted_mesh.keystores.interface import KeyStore
 
 
 def _pkcs11(uri: str, ground: StoreGround) -> KeyStore:
-    from twisted_mesh.pkcs11.store import open_store
-
+    try:
+        from twisted_mesh.pkcs11.store import open_store
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "pkcs11":
+            raise
+        raise Malformed(
+            "a pkcs11: key needs the package python-pkcs11, which is not installed: "
+            "pip install 'twisted-mesh[pkcs11]'"
+        ) from None
     return open_store(uri, ground)
 
 
