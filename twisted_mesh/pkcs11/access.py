@@ -62,6 +62,11 @@ class Seat:
             raise exceptions.UserNotLoggedIn
         return session
 
+    def is_logged_out(self) -> None:
+        """The token says so."""
+        if self.library is not None and self.token is not None:
+            self.library.is_logged_out(self.token.slot.slot_id)
+
     def drop(self) -> None:
         """Forget the session: it is void, or will be."""
         self.keys.clear()
@@ -133,6 +138,8 @@ class Access:
                 if cure is Cure.PERSON:
                     raise refused(error) from None
                 self._seats.discard(seat)
+                if isinstance(error, exceptions.UserNotLoggedIn):
+                    seat.is_logged_out()
                 if cure is Cure.SESSION:
                     seat.close()
                 else:

@@ -5,9 +5,10 @@ logs in by a session that it leaves open where the PIN is wrong, and cannot say 
 """
 
 import ctypes
+from contextlib import suppress
 from typing import Any
 
-from pkcs11 import Session, exceptions
+from pkcs11 import PROTECTED_AUTH, Session, exceptions
 from pkcs11._pkcs11 import lib
 
 _OK, _ARGUMENTS_BAD, _CANT_LOCK, _ALREADY_INITIALIZED = 0x00, 0x07, 0x0A, 0x191
@@ -80,9 +81,20 @@ class Library(lib):
 
     is_threaded: bool = True
     """Whether the module takes calls of several threads at once."""
+    _is_one: bool = True
+    """Whether the module has one list of functions. p11-kit's client gives everybody one of their own, which stands for
+    a connection of its own: then nothing can be called beside the binding."""
+    _logins: dict[int, Session]
+    """The sessions that the binding has logged in by, by their slots, where it has to."""
 
     def initialize(self) -> None:
         """For several threads, if it can. The binding calls this once it has loaded the module."""
+        self._logins = {}
+        self._is_one = _address(self._list()) == _address(self._list())
+        if not self._is_one:
+            self.is_threaded = False
+            super().initialize()
+            return
         call = self._function(_INITIALIZE, _POINTER)
         arguments = _InitializeArgs(flags=_OS_LOCKING_OK)
         answer = call(ctypes.addressof(arguments))
@@ -94,27 +106,53 @@ class Library(lib):
 
     def finalize(self) -> None:
         """Whatever it answers: it is initialised anew afterwards, or never."""
-        self._function(_FINALIZE, _POINTER)(None)
+        self._logins = {}
+        if self._is_one:
+            self._function(_FINALIZE, _POINTER)(None)
+        else:
+            with suppress(exceptions.PKCS11Error):
+                super().finalize()
 
     def is_logged_in(self, session: Session) -> bool:
-        """Whether it is, by whatever session of the token that was done."""
+        """Whether it is, by whatever session of the token that was done. Raises where the session is void.
+
+        A search is asked for after that: one that does not begin leaves the binding with an error that nobody catches.
+        """
+        if not self._is_one:
+            session.token.slot.get_token()  # raises where nobody is there any more
+            return session.token.slot.slot_id in self._logins
         info = _SessionInfo()
-        _check(
-            self._function(_SESSION_INFO, _WORD, _POINTER)(_handle(session), ctypes.addressof(info))
-        )
+        call = self._function(_SESSION_INFO, _WORD, _POINTER)
+        _check(call(_handle(session), ctypes.addressof(info)))
         return info.state in _LOGGED_IN
 
     def log_in(self, session: Session, pin: bytes | None) -> None:
         """All sessions of the token, by one of them; without a PIN the token asks for it itself."""
+        if not self._is_one:
+            token = session.token
+            opened = token.open(user_pin=PROTECTED_AUTH if pin is None else pin.decode())
+            self._logins[token.slot.slot_id] = opened
+            return
         call = self._function(_LOGIN, _WORD, _WORD, ctypes.c_char_p, _WORD)
         _check(call(_handle(session), _USER, pin, len(pin or b"")))
 
-    def _function(self, index: int, *arguments: Any) -> Any:
+    def is_logged_out(self, slot_id: int) -> None:
+        """The token says so."""
+        self._logins.pop(slot_id, None)
+
+    def _list(self) -> Any:
         found = ctypes.POINTER(_FunctionList)()
         # The binding has loaded it already: this is the same one.
         if ctypes.CDLL(self.so).C_GetFunctionList(ctypes.byref(found)) != _OK:
             raise exceptions.PKCS11Error("the module has no list of functions")
-        return ctypes.CFUNCTYPE(_WORD, *arguments)(found.contents.calls[index])
+        return found.contents
+
+    def _function(self, index: int, *arguments: Any) -> Any:
+        return ctypes.CFUNCTYPE(_WORD, *arguments)(self._list().calls[index])
+
+
+def _address(functions: Any) -> int:
+    return ctypes.addressof(functions)
 
 
 def _handle(session: Session) -> int:
