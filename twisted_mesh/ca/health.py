@@ -346,8 +346,7 @@ def keys_standing(stores: KeyStores) -> tuple[str, Problem | None]:
         return f"keys are in {names}", Problem(
             Code.UNHEALTHY_KEYS,
             f"{uri} does not sign: {problem.detail}",
-            problem.remedy
-            or "mesh-ctl ca keys shows where each key is; it is tried again by itself",
+            problem.remedy or "do what that says; mesh-ctl ca keys shows where each key is",
         )
     return f"keys are in {names}, and those sign", None
 

@@ -18,8 +18,10 @@ from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import Ticker, spawn
 
 _log = logger("keys")
-#: Seconds between two looks at each store.
-LOOK = 5.0
+#: Seconds between two looks at a store that is away.
+TICK = 1.0
+#: Of so many looks one is at all of them.
+_EACH = 5
 
 
 def unobserved(store: str, outcome: str, seconds: float) -> None:
@@ -33,6 +35,8 @@ class KeyStores:
     stores: Mapping[str, KeyStore] = field(factory=dict)
     signed: Callable[[str, str, float], None] = unobserved
     """Is told of each signature: the kind of store, ``made`` or why not, and how many seconds it took."""
+    _returns: list[Callable[[], None]] = field(factory=list, init=False)
+    _ticks: int = field(default=0, init=False)
     _ticker: Ticker | None = field(default=None, init=False)
     _looking: bool = field(default=False, init=False)
     _told: dict[str, str] = field(factory=dict, init=False)
@@ -128,7 +132,7 @@ class KeyStores:
             return
         for store in self.stores.values():
             store.start()
-        self._ticker = Ticker(clock, LOOK, self._tick, "the key stores", _log)
+        self._ticker = Ticker(clock, TICK, self._tick, "the key stores", _log)
         self._ticker.start(now=False)
 
     async def stop(self) -> None:
@@ -143,11 +147,13 @@ class KeyStores:
                     "the key store {uri} does not close", event="key-store-broke", uri=store.uri
                 )
 
+    def watch_return(self, returned: Callable[[], None]) -> None:
+        """Have ``returned`` called whenever a store signs again that did not."""
+        self._returns.append(returned)
+
     async def look(self) -> None:
         """See how each of them stands, and tell where that is another than before."""
-        for store in self.stores.values():
-            await store.look()
-        self._tell()
+        await self._look_at(tuple(self.stores.values()))
 
     def try_again(self) -> None:
         """A person asks: see :meth:`KeyStore.try_again`."""
@@ -155,15 +161,25 @@ class KeyStores:
             store.try_again()
 
     def _tick(self) -> None:
-        if not self._looking:
+        self._ticks += 1
+        if self._looking:
+            return
+        due = [s for s in self.stores.values() if self._ticks % _EACH == 0 or s.problem is not None]
+        if due:
             self._looking = True
-            _ = spawn(self._look(), "a look at the key stores", _log)
+            _ = spawn(self._look(due), "a look at the key stores", _log)
 
-    async def _look(self) -> None:
+    async def _look(self, due: Iterable[KeyStore]) -> None:
         try:
-            await self.look()
+            await self._look_at(due)
         finally:
             self._looking = False
+
+    async def _look_at(self, due: Iterable[KeyStore]) -> None:
+        self._tell()  # a signature may have found out in between
+        for store in due:
+            await store.look()
+        self._tell()
 
     def _tell(self) -> None:
         problems = self.problems
@@ -179,6 +195,8 @@ class KeyStores:
         for uri in self._told.keys() - problems.keys():
             del self._told[uri]
             _log.info("The key store {uri} signs again", event="key-store-back", uri=uri)
+            for returned in self._returns:
+                returned()
 
 
 def stores_of(

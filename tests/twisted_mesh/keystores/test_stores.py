@@ -1,9 +1,11 @@
 """The stores of one start: which has a key, what is told of them, and what they are counted by."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
 
 from pki.keys import KeyAlgorithm, KeyReference, MemoryKey, signature_over
 from tests.authorities import key
@@ -12,7 +14,7 @@ from tests.twisted_mesh.keystores.settling import result_now
 from twisted_mesh.keystores.errors import KeyStoreAway, KeyStoreRefused
 from twisted_mesh.keystores.spec import KeySpec
 from twisted_mesh.keystores.stored_key import StoredKey
-from twisted_mesh.keystores.stores import LOOK, KeyStores, stores_of
+from twisted_mesh.keystores.stores import TICK, KeyStores, stores_of
 from twisted_mesh.state.directory import StateError
 from twisted_mesh.state.key_files import KeyFiles
 
@@ -36,6 +38,20 @@ def stores(fake: FakeStore, signed: list[tuple[str, str]]) -> KeyStores:
     stores.signed = lambda kind, outcome, _: signed.append((kind, outcome))
     stores.start(Clock())
     return stores
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """The events of key stores."""
+    events: list[str] = []
+
+    def note(event: LogEvent) -> None:
+        if event.get("log_namespace") == "mesh.keys":
+            events.append(event["event"])
+
+    globalLogPublisher.addObserver(note)
+    yield events
+    globalLogPublisher.removeObserver(note)
 
 
 def made(stores: KeyStores) -> StoredKey:
@@ -104,24 +120,40 @@ def test_signatures_are_counted_by_their_outcome(
     assert signed == [("pkcs11", "made"), ("pkcs11", "away"), ("pkcs11", "refused")]
 
 
-def test_it_looks_by_itself_and_tells_each_change_once(
-    fake: FakeStore, caplog: pytest.LogCaptureFixture
-) -> None:
-    clock = Clock()
+def test_it_looks_by_itself_and_tells_each_change_once(fake: FakeStore, told: list[str]) -> None:
+    clock, returns = Clock(), list[float]()
     stores = stores_of([SPEC], [], lambda uri: fake)
+    stores.watch_return(lambda: returns.append(clock.seconds()))
     stores.start(clock)
     assert fake.started
     fake.is_away = True
-    clock.pump([LOOK] * 3)
+    clock.pump([TICK] * 12)
     assert list(stores.problems) == [fake.uri]
+    assert stores.standing == {fake.uri: 0.0}
+    assert told == ["key-store-away"]
     fake.is_away = False
-    clock.advance(LOOK)
-    assert not stores.problems
+    clock.advance(TICK)
+    assert not stores.problems, "what is away is looked at each second"
+    assert told == ["key-store-away", "key-store-back"]
+    assert returns == [13 * TICK]
     result_now(stores.stop())
     assert not fake.started
     fake.is_away = True
-    clock.advance(LOOK)
+    clock.pump([TICK] * 12)
     assert not stores.problems, "nobody looks any more"
+
+
+def test_what_a_signature_finds_out_is_told_too(fake: FakeStore, told: list[str]) -> None:
+    clock = Clock()
+    stores = stores_of([SPEC], [], lambda uri: fake)
+    stores.start(clock)
+    stored = made(stores)
+    fake.is_away = True
+    with pytest.raises(KeyStoreAway):
+        result_now(stored.sign(b"data"))
+    fake.is_away = False
+    clock.advance(TICK)
+    assert told == ["key-store-away", "key-store-back"]
 
 
 def test_where_a_key_is_can_be_said_while_its_store_is_away(

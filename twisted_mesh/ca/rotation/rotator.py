@@ -103,6 +103,10 @@ class Rotator(Service):
         self._ticker.stop()
         return self._working  # half a step is no harm, but nobody else may own the files meanwhile
 
+    def retry_now(self) -> None:
+        """What has failed may go well now: do not wait for its turn."""
+        self._retry_at = 0.0
+
     # What is asked by others.
 
     @property
