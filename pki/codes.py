@@ -559,6 +559,22 @@ class Code(StrEnum):
         "the signer answered with something that is not a signature of its key",
         "look at where the key is kept",
     )
+    NOT_SIGNABLE = (
+        "not-signable",
+        "what was sent to `mesh-signer` is nothing that it signs, or not written as we write it; a digest never is",
+        "send all that is to be signed, as a CA of this version writes it",
+    )
+    SIGNING_REFUSED = (
+        "signing-refused",
+        "a rule of the policy of `mesh-signer` says no; the message names the rule (docs/SIGNER.md)",
+        "do what the message says; where nobody asked for that, somebody else holds the CA's process: look into the "
+        "signer's log",
+    )
+    BAD_SIGNING_POLICY = (
+        "bad-signing-policy",
+        "the file of `mesh-signer --policy` cannot be used",
+        "mend what the message names",
+    )
     NO_IDENTITY = (
         "no-identity",
         "the server has no valid certificate now, and lets nobody in",

@@ -88,25 +88,47 @@ async def sign_crl(
         problems.append(_broken("the next update comes after this one", "5.1.2.5"))
     if problems:
         raise LintFailed(problems)
+    identifier = extension(certificate, x509.SubjectKeyIdentifier)
+    digest = identifier.digest if identifier else key_identifier(spki_der(key.public_key))
     algorithm = key.algorithm.identifier
-    fields = (
-        _V2,
+    tbs = lay_out_crl(
         algorithm,
         encoded_subject(certificate),
-        time(this_update),
-        time(next_update),
-        element(SEQUENCE, entries) if entries else b"",
-        element(_EXTENSIONS, element(SEQUENCE, _own_extensions(certificate, key, number))),
+        digest,
+        entries,
+        number,
+        this_update=this_update,
+        next_update=next_update,
     )
-    tbs = element(SEQUENCE, b"".join(fields))
     return assemble(tbs, algorithm, await signature_over(tbs, key, key.public_key))
 
 
-def _own_extensions(issuer: x509.Certificate, key: SigningKey, number: int) -> bytes:
+def lay_out_crl(
+    algorithm: bytes,
+    issuer: bytes,
+    identifier: bytes,
+    entries: bytes,
+    number: int,
+    *,
+    this_update: datetime,
+    next_update: datetime,
+) -> bytes:
+    """A TBSCertList (RFC 5280 section 5.1.2), of parts in DER and the issuer's subject key identifier."""
+    fields = (
+        _V2,
+        algorithm,
+        issuer,
+        time(this_update),
+        time(next_update),
+        element(SEQUENCE, entries) if entries else b"",
+        element(_EXTENSIONS, element(SEQUENCE, _own_extensions(identifier, number))),
+    )
+    return element(SEQUENCE, b"".join(fields))
+
+
+def _own_extensions(identifier: bytes, number: int) -> bytes:
     """Both that RFC 5280 demands of every CRL (section 5.2); neither is critical."""
-    identifier = extension(issuer, x509.SubjectKeyIdentifier)
-    digest = identifier.digest if identifier else key_identifier(spki_der(key.public_key))
-    name = x509.AuthorityKeyIdentifier(digest, None, None).public_bytes()
+    name = x509.AuthorityKeyIdentifier(identifier, None, None).public_bytes()
     return b"".join(
         element(SEQUENCE, oid + element(OCTET_STRING, value))
         for oid, value in ((_AUTHORITY_KEY_IDENTIFIER, name), (_NUMBER, integer(number)))
