@@ -575,6 +575,11 @@ class Code(StrEnum):
         "the file of `mesh-signer --policy` cannot be used",
         "mend what the message names",
     )
+    SIGNER_STATE = (
+        "signer-state",
+        "what `mesh-signer` remembers is damaged, older than its log, or cannot be written; it signs nothing then",
+        "do what the message says: a record that was put back by an older one is not gone on with",
+    )
     NO_IDENTITY = (
         "no-identity",
         "the server has no valid certificate now, and lets nobody in",

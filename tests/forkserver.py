@@ -58,6 +58,7 @@ _PROGRAMS = (
     "mesh-ctl",
     "mesh-proxy",
     "mesh-server",
+    "mesh-signer",
     "pki-inspect",
     "twistd",
 )

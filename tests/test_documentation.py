@@ -29,12 +29,20 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 
 FRONTS = "mesh-ca, mesh-server, mesh-agent, mesh-proxy"
+SIGNER = BIN / "mesh-signer"
 #: How each program is asked for its options, and the section of COMMANDS.md that explains them.
 PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
     "twistd mesh-ca": ([BIN / "twistd", "mesh-ca"],),
     "twistd mesh-server": ([BIN / "twistd", "mesh-server"],),
     "twistd mesh-agent": ([BIN / "twistd", "mesh-agent"],),
     "twistd mesh-proxy": ([BIN / "twistd", "mesh-proxy"],),
+    "twistd mesh-signer": (
+        [BIN / "twistd", "mesh-signer"],
+        *(
+            [SIGNER, *command.split()]
+            for command in ("keys", "approve", "adopt", "listed", "log verify")
+        ),
+    ),
     FRONTS: tuple([BIN / name] for name in ("mesh-ca", "mesh-server", "mesh-agent", "mesh-proxy")),
     "mesh-client": ([sys.executable, ROOT / "bin" / "mesh-client"],),
     "mesh-ctl": tuple(

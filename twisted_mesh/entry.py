@@ -18,6 +18,8 @@ _OURS = (
     *("pki", "twisted", "attr", "attrs", "zope", "OpenSSL", "cryptography", "service_identity"),
     *("msgspec", "click", "rich", "sqlalchemy", "prometheus_client", "platformdirs"),
 )
+#: What ``mesh-signer`` is told that is no option.
+SIGNER_COMMANDS = ("keys", "approve", "adopt", "listed", "log")
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -39,6 +41,13 @@ def mesh_proxy() -> int:
 def mesh_server() -> int:
     """The program ``mesh-server``; its exit status."""
     return _run("mesh-server", "twisted_mesh.taps.programs", "mesh_server", 1)
+
+
+def mesh_signer() -> int:
+    """The program ``mesh-signer``; its exit status. A word for a command is one for whoever looks after the signer."""
+    if sys.argv[1:2] and sys.argv[1] in SIGNER_COMMANDS:
+        return _run("mesh-signer", "twisted_mesh.cli.signer", "main", 2)
+    return _run("mesh-signer", "twisted_mesh.taps.programs", "mesh_signer", 1)
 
 
 def mesh_client() -> int:

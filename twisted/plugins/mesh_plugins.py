@@ -49,6 +49,14 @@ meshServer = _Program(
 )
 
 
+meshSigner = _Program(
+    "mesh-signer",
+    "twisted_mesh.taps.signer",
+    "Holds a CA's keys in a process of its own, and signs what its policy lets it.",
+    "mesh-signer",
+)
+
+
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class _MeshServer:
     """``mesh:PORT`` for whoever listens; what it means is loaded when it is used."""

@@ -226,3 +226,11 @@ def mesh_server(words: Sequence[str] | None = None) -> int:
     Raises :class:`SystemExit` with a sentence where the server cannot start.
     """
     return _run("meshServer", words)
+
+
+def mesh_signer(words: Sequence[str] | None = None) -> int:
+    """The program ``mesh-signer``: signs until it is told to stop; its exit status.
+
+    Raises :class:`SystemExit` with a sentence where the signer cannot start.
+    """
+    return _run("meshSigner", words)

@@ -22,6 +22,7 @@ from twisted_mesh.taps.programs import (
     mesh_ca,
     mesh_proxy,
     mesh_server,
+    mesh_signer,
 )
 
 MAKERS = {
@@ -29,12 +30,14 @@ MAKERS = {
     "mesh-ca": mesh_plugins.meshCA,
     "mesh-proxy": mesh_plugins.meshProxy,
     "mesh-server": mesh_plugins.meshServer,
+    "mesh-signer": mesh_plugins.meshSigner,
 }
 MAINS = {
     "mesh-agent": mesh_agent,
     "mesh-ca": mesh_ca,
     "mesh-proxy": mesh_proxy,
     "mesh-server": mesh_server,
+    "mesh-signer": mesh_signer,
 }
 
 
