@@ -10,7 +10,7 @@ import stat
 from collections.abc import Collection
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, discreet, printable
@@ -35,19 +35,23 @@ class CaUser:
     what: str = "the CA"
     """Who is meant to be there: an agent's socket is as little a proof."""
     elsewhere: str = "another --state-dir or --ca-url"
+    option: str = "--ca-user"
+    """By what a user is named."""
 
     @classmethod
     def parse(cls, text: str | None) -> "CaUser":
         """A user's name or number. Raises :class:`Malformed`."""
-        if text is None:
-            return cls()
+        return cls() if text is None else cls().of(text)
+
+    def of(self, text: str) -> "CaUser":
+        """The same place, where that user may be: by name or number. Raises :class:`Malformed`."""
         if text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= _LARGEST_UID:
-            return cls(int(text))
+            return evolve(self, named=int(text))
         try:
-            return cls(pwd.getpwnam(text).pw_uid)
+            return evolve(self, named=pwd.getpwnam(text).pw_uid)
         except (KeyError, ValueError):
             raise Malformed(
-                f"--ca-user {discreet(text, 60)!r} is no user of this machine: write a name or a number"
+                f"{self.option} {discreet(text, 60)!r} is no user of this machine: write a name or a number"
             ) from None
 
     @property
@@ -73,7 +77,7 @@ class CaUser:
             return self.known  # not to be looked at, or not there: whoever connects hears of it
         raise ForeignCa(
             f"{directory} belongs to {_spoken(owner)}, and {_as_far_as_known(self.known)} may be {self.what} there: "
-            f"name its user with --ca-user, or {self.elsewhere}"
+            f"name its user with {self.option}, or {self.elsewhere}"
         )
 
     def look(self, sock: socket.socket, path: Path, may_be: Collection[int]) -> None:
@@ -82,7 +86,7 @@ class CaUser:
         if uid not in may_be:
             raise ForeignCa(
                 f"what answers at {path} runs as {_spoken(uid)}, and {_as_far_as_known(may_be)} may be "
-                f"{self.what} there: name its user with --ca-user"
+                f"{self.what} there: name its user with {self.option}"
             )
 
 

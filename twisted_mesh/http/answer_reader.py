@@ -66,6 +66,11 @@ class Answer:
                 self._read_plain()
         return self.is_whole
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether more came than the answer, so that what comes next on that connection would answer nothing."""
+        return self.is_whole and bool(self._heard)
+
     def end(self) -> None:
         """Nothing more comes. Raises :class:`Cut` where it should."""
         if self.status and not self._is_chunked and self._left is None:

@@ -25,6 +25,7 @@ _FIRST = 16
 _DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _NOT_FOR_US = (errno.EACCES, errno.EPERM)
 _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
+_OTHERWISE = "ask over TLS with a join token"
 
 Why = tuple[str, str]
 """What is so, and what to do about it."""
@@ -47,6 +48,8 @@ class Reach:
     """Whether nobody has written the port."""
     seconds: float = 0.0
     """How long all of it may take; 0 where that is not known."""
+    otherwise: str = _OTHERWISE
+    """What else there is to do where a unix socket is closed to us."""
     is_connected: bool = field(default=False, init=False)
     heard: bytes = field(default=b"", init=False)
     """The first bytes that came back."""
@@ -82,7 +85,7 @@ class Reach:
         if number in _DESCRIPTORS:
             return _no_descriptors()
         if self.path:
-            return why_no_socket(Path(self.path), number, self.start)
+            return why_no_socket(Path(self.path), number, self.start, self.otherwise)
         if number == errno.ECONNREFUSED:
             if self.is_usual_port:
                 return (
@@ -169,18 +172,17 @@ def spoken_in(first: bytes) -> str | None:
     return "SSH" if first.startswith(b"SSH-") else None
 
 
-def why_no_socket(path: Path, number: int, start: str) -> Why | None:
+def why_no_socket(path: Path, number: int, start: str, otherwise: str = _OTHERWISE) -> Why | None:
     """Why no connection to the unix socket ``path`` came about, by the kernel's number and a look at the path."""
     if number in _NOT_FOR_US:
         if (blocking := closed_on_the_way(path)) is not None:
             return (
                 f"this user may not go through the directory {blocking}",
-                f"have it opened (chmod o+x {blocking}), or ask over TLS with a join token",
+                f"have it opened (chmod o+x {blocking}), or {otherwise}",
             )
         return (
             "this user may not use the socket",
-            f"have it opened (chmod o+w {path}), and every directory on the way (chmod o+x), or ask over TLS with a "
-            "join token",
+            f"have it opened (chmod o+w {path}), and every directory on the way (chmod o+x), or {otherwise}",
         )
     for above in reversed(path.absolute().parents):
         if not above.exists():
