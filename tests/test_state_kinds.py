@@ -117,7 +117,7 @@ SAVED = "saved"
 #: Each file below the state directory: saved in a backup, or why not.
 FILES = {
     r"ca/root\.crt|ca/issuing(-\d+)?\.crt|ca/root\.crl": SAVED,
-    r"ca/private/(root|issuing(-\d+)?|audit)\.key": SAVED,
+    r"ca/private/(root|issuing(-\d+)?|audit|signer-client)\.key": SAVED,
     r"ca/mesh\.db": SAVED,
     r"ca/mesh\.db-(wal|shm)": "SQLite's own: what is in it is saved with mesh.db",
     r"ca/crl-numbers": "it is kept beside the record because it must not go back with it",

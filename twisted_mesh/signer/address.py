@@ -19,8 +19,6 @@ from twisted_mesh.runtime.socket_path import too_long
 SCHEME = "signer:"
 #: So many pins of one signer: that of its key, and of those to move to.
 MOST_PINS = 8
-#: What the URI of a key may say that is no matter of where the signer is.
-_OF_KEYS = ("algorithm",)
 _LONGEST = 2000
 
 
@@ -37,11 +35,10 @@ class SignerAddress:
     host: str = ""
     port: int = 0
     pins: tuple[SpkiHash, ...] = ()
-    """Over TLS: the keys of which it may show one. There is nothing else that it could prove."""
+    """Over TLS: the keys of which it may show one. There is nothing else that it could prove; without any nobody is
+    asked."""
     user: str = ""
     """At a socket: the user whose process it is, by name or number; empty for whoever owns the directory."""
-    object: str = ""
-    """The name, at the signer, of a key that is there already; empty where keys are to be made."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -53,21 +50,19 @@ class SignerAddress:
             )
         place, _, query = text.removeprefix(SCHEME).partition("?")
         said = _attributes(query, shown)
-        pins = tuple(map(SpkiHash.parse, said.get("pin", ())))
+        pins = tuple(map(SpkiHash.parse, said["pin"].split(",") if "pin" in said else ()))
         if len(set(pins)) < len(pins) or len(pins) > MOST_PINS:
             raise BadSigner(
                 f"{shown}: {MOST_PINS} pins are the most, and each is given once: that of the signer's key, and of one "
                 "to move to"
             )
-        user, named = said.get("user", ("",))[0], said.get("object", ("",))[0]
+        user = said.get("user", "")
         if place.startswith("unix:"):
-            return cls._at_socket(place, shown, pins, user, named)
-        return cls._over_tls(place, shown, pins, user, named)
+            return cls._at_socket(place, shown, pins, user)
+        return cls._over_tls(place, shown, pins, user)
 
     @classmethod
-    def _at_socket(
-        cls, place: str, shown: str, pins: tuple[SpkiHash, ...], user: str, named: str
-    ) -> Self:
+    def _at_socket(cls, place: str, shown: str, pins: tuple[SpkiHash, ...], user: str) -> Self:
         path = _decoded(place.removeprefix("unix:"), shown)
         if not path.startswith("/"):
             raise BadSigner(
@@ -83,26 +78,19 @@ class SignerAddress:
                 f"{shown}: a pin is of the key that a signer shows over TLS (signer:https://HOST:PORT); at a socket "
                 "the kernel says who is there: name that with user="
             )
-        return cls(path=path, user=user, object=named)
+        return cls(path=path, user=user)
 
     @classmethod
-    def _over_tls(
-        cls, place: str, shown: str, pins: tuple[SpkiHash, ...], user: str, named: str
-    ) -> Self:
+    def _over_tls(cls, place: str, shown: str, pins: tuple[SpkiHash, ...], user: str) -> Self:
         url = split_url(place, {"https": 0})
         if url is None or place.endswith("/"):
             raise BadSigner(
                 f"{shown} is no signer: write signer:unix:PATH, or signer:https://HOST:PORT?pin=sha256/BASE64"
             )
-        if not pins:
-            raise BadSigner(
-                f"{shown}: whom to believe there is not said: add ?pin=sha256/BASE64, which the signer prints when it "
-                "starts"
-            )
         if user:
             raise BadSigner(f"{shown}: user= is of a unix socket; over TLS a pin says who is there")
         _, host, port = url
-        return cls(host=host, port=port, pins=pins, object=named)
+        return cls(host=host, port=port, pins=pins)
 
     @property
     def where(self) -> str:
@@ -114,29 +102,23 @@ class SignerAddress:
 
     def __str__(self) -> str:
         place = f"unix:{quote(self.path)}" if self.path else self.where
-        said = [f"pin={pin}" for pin in self.pins]
-        said += [
-            f"{name}={quote(value, safe='')}"
-            for name, value in (("user", self.user), ("object", self.object))
-            if value
-        ]
+        said = [f"pin={','.join(map(str, self.pins))}"] if self.pins else []
+        said += [f"user={quote(self.user, safe='')}"] if self.user else []
         return f"{SCHEME}{place}{'?' if said else ''}{'&'.join(said)}"
 
 
-def _attributes(query: str, shown: str) -> Mapping[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+def _attributes(query: str, shown: str) -> Mapping[str, str]:
+    found: dict[str, str] = {}
     for attribute in query.split("&") if query else ():
         name, _, value = attribute.partition("=")
-        if name in _OF_KEYS:
-            continue
-        if name not in ("pin", "user", "object"):
+        if name not in ("pin", "user"):
             raise BadSigner(
-                f"{shown}: {printable(name, 40)!r} says nothing of a signer: pin, user, object and algorithm do"
+                f"{shown}: {discreet(name, 40)!r} says nothing of where a signer is: pin= and user= do"
             )
         value = _decoded(value, shown)
-        if not value or (name in found and name != "pin"):
+        if not value or name in found:
             raise BadSigner(f"{shown}: {name}= is empty, or there twice")
-        found[name] = (*found.get(name, ()), value)
+        found[name] = value
     return found
 
 

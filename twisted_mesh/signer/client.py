@@ -57,7 +57,7 @@ _START = "start it (twistd -n mesh-signer) there, or check what --issuing-key, -
 class SignerRefused(PkiError):
     """The signer has answered no: :attr:`status` is the HTTP status, :attr:`told` what it said."""
 
-    code = Code.REFUSED
+    code = Code.KEY_STORE_REFUSED
 
     def __init__(self, status: int, told: Refusal) -> None:
         self.status, self.told = status, told
@@ -81,8 +81,8 @@ class SignerRefused(PkiError):
 class SignerClient:
     """Asks one signer. Whatever goes wrong is a :class:`PkiError`: :class:`SignerRefused` if it said no itself.
 
-    A question that its connection was lost on is asked once more: to sign the same bytes twice does no harm, and a key
-    that was made and not used yet is the one that was asked for.
+    A question that its connection was lost on is asked once more, except for a new key: to sign the same bytes twice
+    does no harm.
     """
 
     reactor: Any
@@ -99,14 +99,14 @@ class SignerClient:
     def __attrs_post_init__(self) -> None:
         self.user = _AT_SOCKET.of(self.address.user) if self.address.user else _AT_SOCKET
 
-    async def keys(self) -> Sequence[Key]:
-        """Those that it holds."""
-        return (await self._ask("GET", KEYS_PATH, None, KeyList)).keys
+    async def keys(self, seconds: float | None = None) -> Sequence[Key]:
+        """Those that it holds; ``seconds`` is how long that may take, where it is another time than all else has."""
+        return (await self._ask("GET", KEYS_PATH, None, KeyList, seconds)).keys
 
     async def make(self, purpose: KeyPurpose, algorithm: str, label: str) -> Key:
-        """A new key, which stays there; the same one again where its answer was lost."""
+        """A new key, which stays there."""
         asked = NewKey(purpose, algorithm, label)
-        return await self._ask("POST", KEYS_PATH, asked, Key, MAKING_TIMEOUT)
+        return await self._ask("POST", KEYS_PATH, asked, Key, MAKING_TIMEOUT, is_repeatable=False)
 
     async def sign(self, name: str, data: bytes) -> bytes:
         """A signature by the key of that name over ``data``, whole: the signer reads what it signs."""
@@ -129,11 +129,15 @@ class SignerClient:
         body: msgspec.Struct | None,
         shape: type[T],
         seconds: float | None = None,
+        *,
+        is_repeatable: bool = True,
     ) -> T:
         request = self._request(method, path, body)
         attempt = _Attempt(self, self.timeout if seconds is None else seconds)
         try:
-            answered = await within(self.reactor, attempt.seconds, self._exchange(request, attempt))
+            answered = await within(
+                self.reactor, attempt.seconds, self._exchange(request, attempt, is_repeatable)
+            )
         except Exception as error:
             raise attempt.explained(error) from None
         if answered.status >= 400:
@@ -145,13 +149,14 @@ class SignerClient:
                 f"what answers at {self.address.where} is no signer: check the address"
             ) from None
 
-    async def _exchange(self, request: bytes, attempt: "_Attempt") -> Answered:
+    async def _exchange(self, request: bytes, attempt: "_Attempt", is_repeatable: bool) -> Answered:
         await self._places.acquire()
         try:
-            with suppress(ConnectionDone, ConnectionLost):
-                return await self._on(await self._connection(attempt), request)
-            # The others were made to the same process, which is gone.
-            self.hang_up()
+            if is_repeatable:
+                with suppress(ConnectionDone, ConnectionLost):
+                    return await self._on(await self._connection(attempt), request)
+                # The others were made to the same process, which is gone.
+                self.hang_up()
             return await self._on(await attempt.connect(), request)
         finally:
             self._places.release()
@@ -159,7 +164,10 @@ class SignerClient:
     async def _on(self, connection: SignerConnection, request: bytes) -> Answered:
         answered = await connection.ask(request)
         if connection.is_open:
-            self._free.append(connection)
+            if len(self._free) < MOST_AT_ONCE:
+                self._free.append(connection)
+            else:
+                connection.close()
         return answered
 
     async def _connection(self, attempt: "_Attempt") -> SignerConnection:

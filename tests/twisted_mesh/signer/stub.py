@@ -45,7 +45,6 @@ class Stub:
     """What it holds, what it was asked, and what is wrong with it."""
 
     keys: dict[str, MemoryKey] = field(factory=dict)
-    used: set[str] = field(factory=set)
     asked: list[tuple[str, dict[str, Any]]] = field(factory=list)
     connections: list[Any] = field(factory=list)
     opened: int = 0
@@ -65,19 +64,16 @@ class Stub:
         if path == "GET /v1/keys":
             return answer(200, {"keys": [self._shown(name) for name in self.keys]})
         if path == "POST /v1/keys":
-            name = body["label"].replace(" ", "-")
-            if name in self.used:
-                return refusal(409, "key-store-refused", "that key is in use", "name another")
+            name = f"{body['label'].replace(' ', '-')}-{len(self.keys)}"
             self.hold(name, KeyAlgorithm(body["algorithm"]))
             return answer(201, self._shown(name))
         if body.get("key") not in self.keys:
             return refusal(404, "key-store-refused", "no such key", "look at GET /v1/keys")
         if path == "POST /v1/sign":
-            self.used.add(body["key"])
             made = run_now(self.keys[body["key"]].sign(base64.b64decode(body["data"])))
             return answer(200, {"signature": base64.b64encode(made).decode()})
         if path == "POST /v1/whereabouts":
-            return answer(200, {"key": body["key"], "store": "files", "is_extractable": True})
+            return answer(200, {"key": body["key"], "store": "files", "is_extractable": False})
         return refusal(404, "malformed", "no such question")
 
     def _shown(self, name: str) -> dict[str, str]:

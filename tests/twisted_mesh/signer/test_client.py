@@ -41,7 +41,7 @@ def refused(work: Any) -> PkiError:
 def test_keys_are_made_listed_and_sign() -> None:
     with at_socket() as (stub, client):
         made = run(client.make(KeyPurpose.ISSUING, "ec-p384", "mesh.local issuing-1"))
-        assert (made.name, made.algorithm) == ("mesh.local-issuing-1", "ec-p384")
+        assert (made.name, made.algorithm) == ("mesh.local-issuing-1-0", "ec-p384")
         assert run(client.keys()) == (made,)
         signature = run(client.sign(made.name, DATA))
         held = stub.keys[made.name]
@@ -101,17 +101,26 @@ def test_a_signature_that_its_connection_was_lost_on_is_asked_for_once_more() ->
         assert len(stub.asked) == 2
 
 
-def test_a_key_whose_answer_was_lost_is_the_one_that_was_made() -> None:
+def test_a_key_is_never_asked_for_twice() -> None:
+    """Nor on a connection of which nobody knows whether it is still one."""
+
     def cut(stub: Stub, transport: Any, path: str, body: dict[str, Any]) -> None:
-        stub.fault = None
-        stub.good(path, body)
         transport.abortConnection()
 
     with at_socket() as (stub, client):
+        run(client.keys())
         stub.fault = cut
-        made = run(client.make(KeyPurpose.ISSUING, "ec-p256", "mesh.local issuing-1"))
-        assert run(client.keys()) == (made,)
-        assert len(stub.asked) == 3
+        refused(client.make(KeyPurpose.ISSUING, "ec-p256", "issuing-1"))
+        assert [path for path, _ in stub.asked] == ["GET /v1/keys", "POST /v1/keys"]
+        assert stub.opened == 2
+
+
+def test_no_more_connections_are_kept_than_are_used_at_once() -> None:
+    """Each key that is made has one of its own."""
+    with at_socket() as (stub, client):
+        for _ in range(MOST_AT_ONCE * 2):
+            run(client.make(KeyPurpose.ISSUING, "ec-p256", "issuing-1"))
+        turn_until(lambda: len(stub.connections) == MOST_AT_ONCE)
 
 
 def test_a_silent_signer_is_not_waited_for_and_its_late_answer_answers_nothing() -> None:
@@ -284,4 +293,4 @@ def test_an_rsa_key_is_made_in_its_own_time() -> None:
     with at_socket() as (stub, client):
         client.timeout = 0.1
         stub.fault = slow
-        assert run(client.make(KeyPurpose.ROOT, KeyAlgorithm.EC_P384, "root-1")).name == "root-1"
+        assert run(client.make(KeyPurpose.ROOT, KeyAlgorithm.EC_P384, "root-1")).name == "root-1-0"

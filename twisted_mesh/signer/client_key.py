@@ -1,0 +1,29 @@
+"""A CA's own key towards its signers: made once, kept beside its other keys, and known to each signer by its pin."""
+
+from collections.abc import Collection
+from datetime import datetime
+
+from pki.keys import KeyAlgorithm, MemoryKey
+from pki.svid.spki_pin import SpkiHash
+from twisted_mesh.signer.pinned_tls import PinnedTls, self_signed
+from twisted_mesh.state.key_files import KeyFiles
+
+#: In the directory of the CA's keys.
+CLIENT_KEY = "signer-client.key"
+_ALGORITHM = KeyAlgorithm.EC_P256
+
+
+def client_key(files: KeyFiles) -> MemoryKey:
+    """It, made if there is none yet. Raises :class:`~twisted_mesh.state.directory.StateError`."""
+    if files.exists(CLIENT_KEY):
+        return files.load(CLIENT_KEY, MemoryKey.from_pem)
+    made = MemoryKey.generate(_ALGORITHM)
+    files.write(CLIENT_KEY, made)
+    return made
+
+
+def client_tls(files: KeyFiles, pins: Collection[SpkiHash], now: datetime) -> PinnedTls:
+    """What a CA whose keys are in ``files`` shows to a signer that has one of these keys."""
+    key = client_key(files)
+    # The certificate is only what TLS carries the key in: made anew at each start, it is one file less to lose.
+    return PinnedTls(key, self_signed(key, "mesh-ca", now), pins)
