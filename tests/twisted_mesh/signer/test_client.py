@@ -1,16 +1,19 @@
 """The client of a signer at real sockets: what is asked again, what is not, and what is said of whatever goes wrong."""
 
+import base64
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from twisted.internet.defer import Deferred, gatherResults
 
 from pki.errors import PkiError
 from pki.keys import KeyAlgorithm, verify
-from tests.authorities import key
+from tests.authorities import HOUR, NOW, key, mesh
 from tests.twisted_mesh.grpc.sockets import own_reactor, run, turn_until
 from tests.twisted_mesh.signer.stub import (
     Stub,
@@ -29,6 +32,8 @@ from twisted_mesh.signer.messages import KeyPurpose
 from twisted_mesh.signer.pinned_tls import pin_of
 
 DATA = b"what is signed, whole"
+#: As a certificate begins.
+LEAF = b"\x30\x03\xa0\x01\x00"
 
 
 def refused(work: Any) -> PkiError:
@@ -67,7 +72,7 @@ def test_questions_at_once_have_a_connection_each_and_no_more_than_there_may_be(
         stub.fault = silent
         count = MOST_AT_ONCE * 3
         done = gatherResults(
-            [Deferred.fromCoroutine(client.sign("issuing-1", DATA)) for _ in range(count)]
+            [Deferred.fromCoroutine(client.sign("issuing-1", LEAF)) for _ in range(count)]
         )
         turn_until(lambda: len(waiting) == MOST_AT_ONCE)
         assert stub.opened == MOST_AT_ONCE
@@ -76,6 +81,35 @@ def test_questions_at_once_have_a_connection_each_and_no_more_than_there_may_be(
             transport.write(stub.good(path, body))
         assert len(run(done)) == count
         assert stub.opened == MOST_AT_ONCE
+
+
+def test_a_list_of_what_is_revoked_does_not_wait_for_certificates() -> None:
+    def slow(stub: Stub, transport: Any, path: str, body: dict[str, Any]) -> bytes | None:
+        is_list = base64.b64decode(body["data"]) == listed
+        return stub.good(path, body) if is_list else None
+
+    number = x509.CRLNumber(7)
+    listed = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(mesh().issuing.certificate.subject)
+        .last_update(NOW)
+        .next_update(NOW + HOUR)
+        .add_extension(number, critical=False)
+        .sign(key().private_key, hashes.SHA256())
+        .tbs_certlist_bytes
+    )
+    with at_socket() as (stub, client):
+        stub.hold("issuing-1")
+        stub.fault = slow
+        leaf = mesh().issuing.certificate.tbs_certificate_bytes
+        waiting = [
+            Deferred.fromCoroutine(client.sign("issuing-1", leaf)).addErrback(lambda _: None)
+            for _ in range(MOST_AT_ONCE * 3)
+        ]
+        turn_until(lambda: len(stub.asked) == MOST_AT_ONCE)
+        assert run(client.sign("issuing-1", listed))
+        for one in waiting:
+            one.cancel()
 
 
 def test_a_signer_that_was_restarted_meanwhile_is_asked_again() -> None:
