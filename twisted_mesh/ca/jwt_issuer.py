@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -62,10 +62,14 @@ class JwtIssuer:
         audience: Sequence[str],
         ttl: timedelta | None = None,
         source: Source = NOWHERE,
+        *,
+        look_again: Callable[[], object],
     ) -> "JwtSvid":
         """A token for the one ID that ``entry`` buys a caller of these selectors, asked for by ``principal``.
 
-        That the entry counts, and is ``principal``'s to use, the caller has seen to. Raises
+        That the entry counts, and is ``principal``'s to use, the caller has seen to; ``look_again`` raises what says
+        that it is so no more. It is asked before anything is recorded or signed: whom a policy asks may have taken
+        seconds, and nobody can revoke a token. Raises
         :class:`pki.jwt_svid.claims.BadAudience`, :class:`Forbidden`, :class:`TtlOutOfRange`,
         :class:`PolicyDenied`, :class:`PolicyUnavailable`, :class:`QuotaUsedUp`, :class:`Busy`,
         :class:`ClockBehind`, and what the store and the signer raise.
@@ -98,6 +102,9 @@ class JwtIssuer:
             async with self.fair_queue.enter(principal.proof, entry.id):
                 # Another policy may be in force by now: what is signed is allowed by that.
                 approval = await self.policy.confirm(approval)
+                look_again()
+                issuance.log.demand_intact()
+                issuance.record_clock.demand_life(expires_at)
                 return await self._sign(principal, entry, selectors, claims, approval)
         except BaseException:  # a caller that hangs up, too
             self.quota.give_back(*charged)

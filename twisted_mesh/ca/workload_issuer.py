@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 
 from attrs import define, evolve, field
 from twisted.application.service import Service
@@ -13,6 +14,7 @@ from pki.errors import PkiError
 from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey, key_id
 from pki.policy.entry import RegistrationEntry
+from pki.policy.policy import Forbidden
 from pki.policy.principal import Principal, anonymous
 from pki.policy.selector import Selector, values_of
 from pki.spiffe import SpiffeId, TrustDomain
@@ -141,10 +143,17 @@ class CaWorkloadIssuer(Service):
         """A token. Raises :class:`PkiError`."""
         if self.ca.jwt is None:
             raise SignsNoTokens("this CA signs no JWT-SVIDs: it keeps no keys in files")
+        look_again = partial(self._demand_there, entry)
         made = await self.ca.jwt.issue(
-            _principal(selectors), entry, selectors, audience, ttl, WORKLOADS
+            *(_principal(selectors), entry, selectors, audience, ttl, WORKLOADS),
+            look_again=look_again,
         )
+        look_again()  # nobody can revoke it
         return evolve(made, hint=entry.hint)
+
+    def _demand_there(self, entry: RegistrationEntry) -> None:
+        if self.ca.entries.entry_of(entry.id) is None:
+            raise Forbidden("no-entry", f"the entry {entry.id} is gone, or does not count any more")
 
     def _entries(self) -> Sequence[RegistrationEntry]:
         """Those that count for whoever comes to the CA itself; the oldest first, those of the file before them."""

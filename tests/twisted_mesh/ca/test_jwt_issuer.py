@@ -1,6 +1,7 @@
 """Tokens: for what an entry buys and for nothing else, recorded before they are signed."""
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -17,11 +18,16 @@ from pki.policy.lifetimes import TtlOutOfRange
 from pki.policy.policy import Forbidden
 from pki.policy.principal import workload
 from pki.policy.selector import Selector
+from pki.rules.facts import Facts
+from pki.svid.revocation_set import RevocationSet
 from tests.authorities import HOUR, MESH, NOW
-from tests.twisted_mesh.ca.rigs import CaRig, entry, result_of
+from tests.twisted_mesh.ca.policy.policies import ALL, Point, policy
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, entry, result_of
+from twisted_mesh.ca.audit_log import OURSELVES
 from twisted_mesh.ca.jwt_issuer import JwtIssuer
 from twisted_mesh.ca.record_clock import ClockBehind
-from twisted_mesh.limits.quota import QuotaUsedUp
+from twisted_mesh.ca.workload_issuer import CaWorkloadIssuer
+from twisted_mesh.limits.quota import Allowance, Quota, QuotaUsedUp
 from twisted_mesh.stores.commands import RecordAct
 from twisted_mesh.stores.records import StoreError
 from twisted_mesh.workload.interface import JwtSvid
@@ -45,8 +51,12 @@ def issue(
     audience: tuple[str, ...] = ("reports",),
     ttl: timedelta | None = None,
     selectors: frozenset[Selector] = SEEN,
+    *,
+    look_again: Callable[[], object] = bool,
 ) -> JwtSvid:
-    found: JwtSvid = result_of(issuer.issue(AGENT, bought, selectors, audience, ttl))
+    found: JwtSvid = result_of(
+        issuer.issue(AGENT, bought, selectors, audience, ttl, look_again=look_again)
+    )
     return found
 
 
@@ -174,3 +184,35 @@ def test_a_failure_is_not_counted(rig: CaRig, issuer: JwtIssuer) -> None:
             issue(issuer)
     rig.store.broken = set()
     assert issue(issuer)
+
+
+def test_what_is_so_no_more_when_it_is_to_be_signed_is_neither_recorded_nor_counted(
+    rig: CaRig, issuer: JwtIssuer
+) -> None:
+    issuer.quota = Quota(rig.now, Allowance(1, 1))
+
+    def gone() -> None:
+        raise Forbidden("no-entry", "gone")
+
+    with pytest.raises(Forbidden):
+        issue(issuer, look_again=gone)
+    assert acts(rig) == []
+    issue(issuer)
+    assert len(acts(rig)) == 1
+
+
+def test_an_entry_that_goes_while_somebody_decides_buys_no_token(
+    rig: CaRig, issuer: JwtIssuer
+) -> None:
+    class Deciding(Point):
+        async def ask(self, asked: Facts) -> tuple[bool, str]:
+            await rig.ca.entries.delete(ADMIN, WEB.id, "")
+            return await super().ask(asked)
+
+    result_of(rig.ca.entries.create(ADMIN, WEB, ""))
+    rig.gate.read = lambda: policy(ALL, Deciding([(True, "")]), on=("issue-jwt",))
+    result_of(rig.gate.reload(OURSELVES))
+    workloads = CaWorkloadIssuer(rig.ca, RevocationSet, rig.clock)
+    with pytest.raises(Forbidden, match="is gone"):
+        result_of(workloads.issue_jwt(WEB, SEEN, ["reports"], None))
+    assert acts(rig) == []

@@ -1,5 +1,6 @@
 """The routes of JWT-SVIDs: of the keys that sign them, and of tokens for an agent's workloads."""
 
+from functools import partial
 from http import HTTPStatus
 
 from pki.jwt_svid.algorithms import alg_of
@@ -40,16 +41,18 @@ async def issue_for_agent(ca: CaParts, call: Call) -> Answer:
     """A token for a workload of the agent's machine. Raises :class:`Forbidden`, and what issuing raises."""
     asked, issuer = call.read(AgentJwtRequest), _issuer(ca)
     stated = stated_selectors(asked.selectors)
+    buying = partial(ca.agents.bought_by, call.principal, asked.entry, stated)
     made = await issuer.issue(
         call.principal,
-        ca.agents.bought_by(call.principal, asked.entry, stated),
+        buying(),
         stated,
         asked.audience,
         parse_duration(asked.ttl) if asked.ttl is not None else None,
         call.source,
+        look_again=buying,
     )
     # Nobody can revoke it: an agent that was banned meanwhile, or whose entry went, does not get it.
-    ca.agents.bought_by(call.principal, asked.entry, stated)
+    buying()
     answer = AgentJwt(made.token, str(made.spiffe_id), rfc3339(made.expires_at))
     return json_answer(answer, HTTPStatus.CREATED)
 

@@ -181,7 +181,7 @@ def token_of(rig: CaRig) -> Any:
     if not rig.jwt_keys.line.keys:
         result_of(rig.jwt_keys.attend())
     found = entry("own", "unix:uid:1000", BACKEND)
-    asking = rig.ca.jwt.issue(ADMIN, found, [UID], ["shop"], timedelta(minutes=2))
+    asking = rig.ca.jwt.issue(ADMIN, found, [UID], ["shop"], timedelta(minutes=2), look_again=bool)
     return result_of(asking)
 
 
