@@ -41,3 +41,5 @@ class External:
     actions: frozenset[RuleAction]
     ca_file: str = ""
     """Whom ``https`` is believed by, in PEM; empty for whom the machine believes."""
+    file: str = field(default="", eq=False)
+    """Where it was read from."""

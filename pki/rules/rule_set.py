@@ -24,6 +24,8 @@ class RuleSet:
     digest: str
     """``sha256:…`` of the files that they were read from."""
     externals: tuple[External, ...] = ()
+    files: frozenset[str] = frozenset()
+    """The names of what was read, those without a rule too."""
     _asked: Mapping[str, "_Asked"] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -91,6 +93,31 @@ class RuleSet:
     def externals_for(self, action: RuleAction) -> tuple[External, ...]:
         """Who else is asked about it."""
         return tuple(external for external in self.externals if action in external.actions)
+
+    def demand_denials_of(self, before: "RuleSet") -> None:
+        """Refuse to follow ``before`` where a file is gone by which that one said no.
+
+        A file that is lost must not let in whom it kept out: what says no is taken out of its file, and not with it.
+        Raises :class:`~pki.rules.errors.BadPolicy` with each.
+        """
+        said_no: list[Rule | External] = list(before.externals)
+        said_no += (rule for rule in before.rules if rule.effect is Effect.DENY)
+        says_no = {rule.name for rule in self.rules if rule.effect is Effect.DENY}
+        says_no |= {external.name for external in self.externals}
+        lost: dict[str, list[str]] = {}
+        for one in said_no:
+            if one.file not in self.files and one.name not in says_no:
+                lost.setdefault(one.file, []).append(one.name)
+        if lost:
+            raise BadPolicy(
+                Problem(
+                    Code.BAD_POLICY,
+                    f"{file} is gone, by which {', '.join(names)} said no",
+                    remedy="put it back; or, to have that allowed, leave the file there with nothing but version = 1",
+                    subject=file,
+                )
+                for file, names in sorted(lost.items())
+            )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.digest[:19]} {len(self.rules)} rules>"

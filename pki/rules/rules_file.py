@@ -64,7 +64,7 @@ def read_rules(files: Mapping[str, str]) -> RuleSet:
         reader.wrong("", "there is no rule in it", "write one: [[rule]] with name, effect and when")
     if reader.problems:
         raise BadPolicy(reader.problems)
-    return RuleSet(tuple(reader.rules), digest_of(files), tuple(reader.externals))
+    return RuleSet(tuple(reader.rules), digest_of(files), tuple(reader.externals), frozenset(files))
 
 
 def digest_of(files: Mapping[str, str]) -> str:
@@ -172,7 +172,7 @@ class _Reader:
                 action for action in RuleAction if not action.is_of_endpoint
             )
             self.externals.append(
-                External(table.name, table.url, table.timeout, asked, table.ca_file)
+                External(table.name, table.url, table.timeout, asked, table.ca_file, file)
             )
 
     def _name(self, where: str, name: str) -> None:

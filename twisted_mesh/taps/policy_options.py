@@ -65,6 +65,7 @@ class PolicyOptions(PinOptions):
             before, policy = store.trust.policy, self.read_policy()
             if before is None or policy is None or policy.rules.digest == before.rules.digest:
                 return ""
+            policy.rules.demand_denials_of(before.rules)
             store.govern(policy)
             return f"{len(policy.rules.rules)} rules, {policy.rules.digest}"
 

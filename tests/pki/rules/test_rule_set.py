@@ -284,3 +284,44 @@ def test_no_text_makes_anything_but_a_policy_or_a_refusal(text: str) -> None:
             read({"p.toml": text})  # type: ignore[operator]
         except PkiError:
             continue
+
+
+# What a policy may be followed by.
+
+DENY = f"version = 1\n[[rule]]\n{NO_ROOT}"
+ALLOW = f"version = 1\n[[rule]]\n{ANYBODY}"
+OPA = "version = 1\n[[external]]\nname = 'opa'\nurl = 'https://opa.example/v1'\n"
+EMPTY = "version = 1\n"
+
+
+def follow(before: dict[str, str], after: dict[str, str]) -> None:
+    read_rules({"a.toml": ALLOW, **after}).demand_denials_of(
+        read_rules({"a.toml": ALLOW, **before})
+    )
+
+
+@pytest.mark.parametrize("said_no", [DENY, OPA], ids=["a rule", "a decision point"])
+def test_a_file_by_which_it_said_no_may_be_changed_or_emptied_and_not_be_gone(said_no: str) -> None:
+    follow({"d.toml": said_no}, {"d.toml": said_no, "e.toml": EMPTY})
+    follow({"d.toml": said_no}, {"d.toml": EMPTY})
+    follow({"d.toml": EMPTY}, {})
+    follow({"d.toml": said_no}, {"e.toml": said_no})
+    follow({}, {"d.toml": said_no})
+    with pytest.raises(BadPolicy, match=r"d\.toml is gone, by which (no-root|opa) said no"):
+        follow({"d.toml": said_no}, {})
+
+
+def test_a_rule_of_that_name_that_allows_stands_for_none_that_denied() -> None:
+    with pytest.raises(BadPolicy, match="no-root said no"):
+        follow({"d.toml": DENY}, {"e.toml": DENY.replace("'deny'", "'allow'")})
+
+
+def test_every_file_that_is_gone_is_told() -> None:
+    second = DENY.replace("no-root", "no-boot")
+    with pytest.raises(BadPolicy) as refusal:
+        follow({"d.toml": DENY, "f.toml": second}, {})
+    assert [problem.subject for problem in refusal.value.problems] == ["d.toml", "f.toml"]
+
+
+def test_what_only_allowed_may_go() -> None:
+    follow({"b.toml": ALLOW.replace("anybody", "others")}, {})

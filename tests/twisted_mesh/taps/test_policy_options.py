@@ -3,16 +3,21 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from pki.rules.errors import BadPolicy
 from pki.rules.facts import RuleAction
+from tests.twisted_mesh.ca.rigs import result_of
 from twisted_mesh.state.directory import StateError
 from twisted_mesh.state.policy_files import read_policy, unit_test_texts
 from twisted_mesh.taps.proxy_options import Options as ProxyOptions
 from twisted_mesh.taps.server_options import Options as ServerOptions
 
 ANYBODY = 'version = 1\n[[rule]]\nname = "anybody"\neffect = "allow"\nwhen = "true"\n'
+DENYING = ANYBODY.replace("anybody", "nobody").replace("allow", "deny")
 CALLED = ANYBODY.replace("[[rule]]", '[[rule]]\non = ["accept"]')
 
 
@@ -84,6 +89,24 @@ def test_a_directory_is_all_its_files_but_those_of_tests(tmp_path: Path) -> None
         == ["p.test.toml"]
     )
     assert not unit_test_texts(tmp_path / "q.toml")
+
+
+def test_where_the_file_that_denied_is_gone_at_sighup_the_old_rules_stay(tmp_path: Path) -> None:
+    written(tmp_path)
+    denying = Path(written(tmp_path, DENYING, "q.toml"))
+    options = server("--policy", str(tmp_path))
+    taken: list[Any] = []
+    store: Any = SimpleNamespace(
+        trust=SimpleNamespace(policy=options.wanted().policy), govern=taken.append
+    )
+    (reread,) = options.reread_policy(store)
+    denying.unlink()
+    with pytest.raises(BadPolicy, match=r"q\.toml is gone"):
+        result_of(reread.again())
+    assert not taken
+    written(tmp_path, "version = 1", "q.toml")
+    assert result_of(reread.again()).startswith("1 rules")
+    assert len(taken) == 1
 
 
 def test_what_cannot_be_read_is_no_policy(tmp_path: Path) -> None:

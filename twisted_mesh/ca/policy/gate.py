@@ -174,6 +174,8 @@ class PolicyGate:
         before = self.policy
         try:
             found = read()
+            if before is not None:
+                found.rules.demand_denials_of(before.rules)
         except PkiError as error:
             self.problem = str(error)
             _log.error(

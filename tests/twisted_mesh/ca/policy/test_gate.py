@@ -17,6 +17,7 @@ from pki.issuing.csr import build_csr
 from pki.policy.principal import anonymous, workload
 from pki.policy.selector import Selector
 from pki.rules.errors import PolicyDenied, PolicyUnavailable
+from pki.rules.rules_file import read_rules
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
 from tests.authorities import BACKEND, HOUR, MESH, key
@@ -34,6 +35,7 @@ from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, entry, result_of, settled
 from twisted_mesh.ca.health import Standing
 from twisted_mesh.ca.policy.gate import PolicyNotTaken
 from twisted_mesh.ca.policy.journal import DecisionJournal
+from twisted_mesh.ca.policy.policy import Policy
 from twisted_mesh.ca.policy.source import Source, Transport
 from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.limits.quota import Quota
@@ -320,6 +322,20 @@ def test_one_that_cannot_be_used_leaves_the_old_one_in_force(rig: CaRig) -> None
     assert checks["policy"].standing is Standing.WARN
     rule_by(rig, ALL)
     assert rig.gate.standing()[1] is None
+
+
+def test_one_without_the_file_that_denied_leaves_the_old_one_in_force(rig: CaRig) -> None:
+    both = {"all.toml": ALL, "nobody.toml": NOBODY}
+    rig.gate.read = lambda: Policy("/etc/mesh/policy", read_rules(both))
+    result_of(rig.gate.reload(ADMIN))
+    del both["nobody.toml"]
+    with pytest.raises(PolicyNotTaken, match=r"nobody\.toml is gone, by which nobody said no"):
+        result_of(rig.gate.reload(ADMIN))
+    with pytest.raises(PolicyDenied):
+        rig.sign()
+    both["nobody.toml"] = "version = 1"
+    result_of(rig.gate.reload(ADMIN))
+    rig.sign()
 
 
 @pytest.mark.parametrize("act", ["reload", "withdraw"])
