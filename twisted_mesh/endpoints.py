@@ -7,7 +7,6 @@ that ask for the same identity in one process share one :class:`~twisted_mesh.id
 import difflib
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -29,114 +28,31 @@ from zope.interface import implementer
 
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, Problem, printable
-from pki.keys import KeyAlgorithm
+from pki.rules.facts import RuleAction
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
-from pki.svid.spki_pin import PinSet
 from pki.svid.x509svid import spiffe_id_of
-from pki.validity import parse_duration, parse_lifetime
+from pki.validity import parse_duration
 from twisted_mesh.http.address import server_name
-from twisted_mesh.identity.agent import Wanted
-from twisted_mesh.identity.bootstrap import ca_client, join_token
-from twisted_mesh.identity.host_names import dns_option, ip_option
-from twisted_mesh.identity.proving import Proving
+from twisted_mesh.identity.endpoint_words import IDENTITY, asked_for, several
 from twisted_mesh.identity.shared import Asked, OtherWords, SharedAgent, stop_all
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
-from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.names import HostEndpoint
-from twisted_mesh.state.environment import default_state_dir
-from twisted_mesh.tls import endpoints, groups
+from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.connection import MeshConnection
-from twisted_mesh.trust.freshness import freshness
 
 _E = TypeVar("_E")
 _log = logger("endpoints")
-_IDENTITY = (
-    *("spiffe-id", "trust-domain", "state-dir", "ca-url", "ca-file", "ca-fingerprint", "ca-user"),
-    *("join-token-file", "attest", "dns", "ip", "key", "ttl", "revocation-max-age", "on-stale"),
-    *("peer-pin", "peer-pin-mode", "peer-pin-until", "require-pq"),
-)
 #: The trust domain that programs take unless they are told otherwise.
 _USUAL_DOMAIN = TrustDomain.parse("mesh.local")
-_SERVER = (*_IDENTITY, "interface", "allow", "backlog", "drain")
-_CLIENT = (*_IDENTITY, "peer", "timeout")
+_SERVER = (*IDENTITY, "interface", "allow", "backlog", "drain")
+_CLIENT = (*IDENTITY, "peer", "timeout")
 
 
 class BadEndpoint(Malformed, ValueError):
     """An endpoint string that cannot be used; a ``ValueError`` too, as Twisted's own raise."""
-
-
-def _asked(reactor: IReactor, given: Mapping[str, str], service: str, usual: TrustDomain) -> Asked:
-    """Where nothing else is said we are that ``service`` of the ``usual`` domain. Raises :class:`PkiError`."""
-    words = {name: text for name, text in given.items() if name in _IDENTITY}
-    spiffe_id = _who(words, service, usual)
-    trust_domain = spiffe_id.trust_domain
-    words |= {"spiffe-id": str(spiffe_id), "trust-domain": str(trust_domain)}
-    if not words.keys() & {"dns", "ip"}:
-        words |= {"dns": "localhost", "ip": "127.0.0.1"}
-    state_dir = Path(words["state-dir"]) if "state-dir" in words else default_state_dir()
-    algorithm = KeyAlgorithm.parse(words.get("key", KeyAlgorithm.EC_P256), "key=")
-    token = join_token(None, words.get("join-token-file"))
-    requires_pq = _requires_pq(words.get("require-pq", "no"))
-    wanted = Wanted(
-        spiffe_id,
-        state_dir,
-        tuple(map(dns_option, _several(words.get("dns")))),
-        tuple(map(ip_option, _several(words.get("ip")))),
-        parse_lifetime(words["ttl"]) if "ttl" in words else None,
-        algorithm,
-        token=token,
-        freshness=freshness(words.get("revocation-max-age"), words.get("on-stale", "fail-closed")),
-        pins=PinSet.parse(
-            words["peer-pin"].split(";") if "peer-pin" in words else (),
-            words.get("peer-pin-mode"),
-            words.get("peer-pin-until"),
-            now=wall_clock(),
-            spoken="{}=".format,
-        ),
-        proving=Proving.parse(
-            words.get("attest"),
-            words.get("ca-url"),
-            has_token=token is not None,
-            requires_pq=requires_pq,
-            option="attest=",
-        ),
-        requires_pq=requires_pq,
-    )
-    client = ca_client(
-        reactor,
-        words.get("ca-url"),
-        words.get("ca-file"),
-        state_dir,
-        trust_domain,
-        ca_fingerprint=words.get("ca-fingerprint"),
-        ca_user=words.get("ca-user"),
-        requires_pq=requires_pq,
-    )
-    return Asked(tuple(sorted(words.items())), client, wanted)
-
-
-def _requires_pq(text: str) -> bool:
-    """What ``require-pq=`` says. Raises :class:`PkiError`."""
-    if text not in ("yes", "no"):
-        raise Malformed(f"require-pq={printable(text, 40)}: write yes or no")
-    if text == "yes":
-        groups.demand()
-    return text == "yes"
-
-
-def _who(words: Mapping[str, str], service: str, usual: TrustDomain) -> SpiffeId:
-    """Raises :class:`PkiError`."""
-    domain, named = words.get("trust-domain"), words.get("spiffe-id")
-    trust_domain = TrustDomain.parse(domain) if domain else None
-    if named is None:
-        return (trust_domain or usual).member("service", service)
-    spiffe_id = SpiffeId.parse(named)
-    if trust_domain not in (None, spiffe_id.trust_domain):
-        raise Malformed(f"spiffe-id={spiffe_id} is not of trust-domain={trust_domain}")
-    return spiffe_id
 
 
 def _shared(reactor: IReactor, asked: Asked) -> SharedAgent:
@@ -326,9 +242,9 @@ def _understood(
 
 
 def _server(reactor: IReactor, port: str, options: Mapping[str, str]) -> MeshServerEndpoint:
-    asked = _asked(reactor, options, "api-server", _USUAL_DOMAIN)
+    asked = asked_for(reactor, options, "api-server", _USUAL_DOMAIN, RuleAction.ACCEPT)
     trust_domain = asked.wanted.named.trust_domain
-    allow = tuple(map(SpiffePattern.parse, _several(options.get("allow"))))
+    allow = tuple(map(SpiffePattern.parse, several(options.get("allow"))))
     if not allow:
         allow = (SpiffePattern.parse(f"{trust_domain.id}/**"),)
         _log.warn(
@@ -351,7 +267,7 @@ def _client(
     if "peer" not in options:
         raise Malformed("peer= is missing: say who must answer, peer=spiffe\\://TD/service/x")
     peer = SpiffePattern.parse(options["peer"])
-    asked = _asked(reactor, options, "payment-worker", peer.trust_domain)
+    asked = asked_for(reactor, options, "payment-worker", peer.trust_domain, RuleAction.CONNECT)
     if peer.trust_domain != asked.wanted.named.trust_domain:
         raise Malformed(
             f"peer={peer} can prove nothing to us: only roots of {asked.wanted.named.trust_domain} are held here"
@@ -368,11 +284,6 @@ def _port(text: str, least: int) -> int:
 
 def _seconds(options: Mapping[str, str], name: str, usual: str) -> float:
     return parse_duration(options.get(name, usual)).total_seconds()
-
-
-def _several(text: str | None) -> list[str]:
-    """What is written with commas: Twisted keeps the last only of options of one name."""
-    return [] if text is None else text.split(",")
 
 
 def _not_among(

@@ -18,6 +18,7 @@ from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.testing import MemoryReactorClock
 
 from pki.policy.join_token import JoinToken
+from pki.rules.facts import RuleAction
 from pki.spiffe import SpiffePattern
 from pki.validity import rfc3339
 from tests.recipes.pages import need
@@ -113,6 +114,31 @@ def test_where_they_cannot_be_required_no_endpoint_is_made(
     monkeypatch.setattr(groups, "HYBRID", ("Frodo976",))
     with pytest.raises(BadEndpoint, match="has none of X25519MLKEM768"):
         serverFromString(reactor, f"mesh:9443:{ID}:state-dir={tmp_path}:require-pq=yes")
+
+
+RULE = 'version = 1\n[[rule]]\nname = "shop"\neffect = "allow"\nwhen = "peer.path == \'/service/shop\'"\n'
+
+
+def test_a_policy_is_understood(reactor: MemoryReactorClock, tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text(RULE)
+    file.chmod(0o600)
+    told = f"{ID}:state-dir={tmp_path}:policy={file}"
+    server = serverFromString(reactor, f"mesh:9443:{told}")
+    client = clientFromString(reactor, f"mesh:example.org:9443:peer={SHOP}:{told}")
+    for endpoint in (server, client):
+        policy = endpoint.asked.wanted.policy
+        assert policy is not None
+        assert set(policy.actions) == {RuleAction.ACCEPT, RuleAction.CONNECT}
+    assert server.asked == client.asked, "they share one identity"
+    file.write_text(RULE.replace("[[rule]]", '[[rule]]\non = ["connect"]'))
+    clientFromString(reactor, f"mesh:example.org:9443:peer={SHOP}:{told}")
+    for wrong, why in (
+        (told, "could allow accept: nobody would be let in"),
+        (f"{ID}:state-dir={tmp_path}:policy={tmp_path / 'none'}", "policy= .*none"),
+    ):
+        with pytest.raises(BadEndpoint, match=why):
+            serverFromString(reactor, f"mesh:9443:{wrong}")
 
 
 def test_who_says_nothing_is_who_the_commands_are(
@@ -219,6 +245,7 @@ def start_web(house: Mesh, *options: str) -> int:
     listen = (
         f"mesh:{port}:interface=127.0.0.1:spiffe-id=spiffe\\://mesh.local/service/api-server"
         ":dns=localhost:ip=127.0.0.1:allow=spiffe\\://mesh.local/service/payment-worker"
+        ",spiffe\\://mesh.local/service/barred"
     )
     listen = ":".join((listen, *options))
     web = house.twistd("web", "--listen", listen, "--path", str(house.home / "site"))
@@ -229,7 +256,10 @@ def start_web(house: Mesh, *options: str) -> int:
 def test_twistd_web_serves_the_mesh_and_cuts_who_is_revoked(tmp_path: Path) -> None:
     with mesh(tmp_path / "house") as house:
         house.start_ca()
-        house.port = start_web(house)
+        rules = tmp_path / "rules.toml"
+        rules.write_text(RULE.replace("== '/service/shop'", "!= '/service/barred'"))
+        rules.chmod(0o600)
+        house.port = start_web(house, f"policy={rules}")
         web = house.processes[-1]
 
         def asked(*options: str) -> "subprocess.CompletedProcess[str]":
@@ -240,6 +270,9 @@ def test_twistd_web_serves_the_mesh_and_cuts_who_is_revoked(tmp_path: Path) -> N
         assert "HTTP11ClientFactory" not in web.text
         other = "spiffe://mesh.local/service/other"
         assert asked("--spiffe-id", other).returncode != 0
+        web.wait_for("refused: not-authorized")
+        assert asked("--spiffe-id", "spiffe://mesh.local/service/barred").returncode != 0
+        web.wait_for("refused: policy-denied")
         if curl := shutil.which("curl"):
             files = house.export("/hello.txt")
             done = house.run(

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from attrs import define
 from cryptography import x509
@@ -29,9 +29,17 @@ class PeerPolicy:
 
     rules: RuleSet
     actions: Collection[RuleAction]
+    """What this endpoint does: whoever has called, or is called, without any rule that could allow it is a mistake."""
     lasts: ClassVar[timedelta] = A_WHILE
     """How long a decision holds that was made by the time of day."""
-    """What this endpoint does: whoever has called, or is called, without any rule that could allow it is a mistake."""
+
+    @classmethod
+    def of_whoever(cls, rules: RuleSet, does: RuleAction) -> Self:
+        """Of an identity by which one endpoint ``does`` that, and others may do what the rules have an answer for."""
+        cls(rules, (does,))
+        return cls(
+            rules, tuple(a for a in (RuleAction.ACCEPT, RuleAction.CONNECT) if rules.answers(a))
+        )
 
     def __attrs_post_init__(self) -> None:
         silent = [action for action in sorted(self.actions) if not self.rules.answers(action)]
