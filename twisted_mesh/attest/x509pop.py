@@ -39,7 +39,8 @@ from twisted_mesh.runtime.clock import Now
 from twisted_mesh.state.directory import read_trusted
 
 _KIND = "x509pop"
-_MOST_CERTIFICATES, _LONGEST_PEM, _LONGEST_SIGNATURE = 10, 36 * 1024, 2048
+#: The longest signature that there is, of a post-quantum key, has 6,170 characters.
+_MOST_CERTIFICATES, _LONGEST_PEM, _LONGEST_SIGNATURE = 10, 36 * 1024, 8 * 1024
 _MOST_ROOTS, _MOST_CRLS, _MOST_NAMES, _LARGEST_FILE = 64, 64, 64, 1024 * 1024
 _MOST_TOLD = 3
 _TIMES = {Code.EXPIRED, Code.NOT_YET_VALID}
