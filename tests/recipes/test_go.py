@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pki.serial import serial_hex
+from pki.svid.x509svid import load_certificates
 from tests.peers.building import go_peer
 from tests.recipes.estate import REFUSED, Identity, blocks
 from tests.recipes.workloads import Node, node
@@ -92,6 +93,30 @@ def both_ways(machine: Node, rotations: int, least: int) -> None:
     print(found)
     assert isinstance(found["asked"], int)
     assert found["asked"] >= least
+
+
+def test_go_lives_with_a_root_whose_key_it_does_not_know(machine: Node) -> None:
+    """docs/POST_QUANTUM.md, side by side: all that is sent still leads to the root that it does know."""
+    running = machine.mesh
+    assert running.processes[0].stop() == 0
+    running.start_ca("--port", str(running.ca_port), "--root-key", "ml-dsa-87")
+    done = running.ctl("ca", "root", "prepare", "--yes")
+    assert done.returncode == 0, done.stderr
+    web, held = machine.entry("web"), machine.home / "held"
+    running.start_server("--source", machine.source, "--spiffe-id", web, "--allow", web)
+
+    def has_both() -> bool:
+        who = ("--source", machine.source, "--spiffe-id", web, "--server-id", web)
+        said.append(running.client(*who, "--export", str(held)).stderr)
+        bundle = held / "svid_bundle.pem"
+        return bundle.exists() and len(load_certificates(bundle.read_bytes())) == 2
+
+    said: list[str] = []
+    until(has_both, lambda: said[-1])
+    assert asked(machine, "calls", "billing")["bundles"] == 1
+    done = running.ctl("ca", "root", "activate", "--force", "--yes")
+    assert done.returncode == 0, done.stderr
+    both_ways(machine, 1, 5)
 
 
 def test_our_client_is_let_in_by_a_go_server(machine: Node) -> None:
