@@ -19,6 +19,7 @@ from tests.bench import (
     handshakes,
     keep_alive,
     key_exchange,
+    keys,
     memory,
     policy,
     publishing,
@@ -75,13 +76,18 @@ _MEASURES = {
     "stdlib": stdlib.measure,
     "workers": workers.measure,
     "workloads": workloads.measure,
+    "keys-signatures": keys.measure,
+    "keys-sign": keys.measure_signing,
     "sidecar-bulk": sidecar.measure_bulk,
     "sidecar-trips": sidecar.measure_trips,
     "sidecar-connections": sidecar.measure_connections,
     "sidecar-idle": sidecar.measure_idle,
 }
 #: One word for several.
-_GROUPS = {"sidecar": tuple(name for name in _MEASURES if name.startswith("sidecar-"))}
+_GROUPS = {
+    word: tuple(name for name in _MEASURES if name.startswith(f"{word}-"))
+    for word in ("sidecar", "keys")
+}
 
 
 #: Where a report's sections are kept between two runs.

@@ -65,11 +65,14 @@ class Outcome:
     done: int = 0
     handshakes: int = 0
     failures: Counter[str] = field(factory=Counter)
+    waits: list[float] = field(factory=list)
+    """Seconds until each answer, where they are told."""
 
     def add(self, other: "Outcome") -> None:
         self.done += other.done
         self.handshakes += other.handshakes
         self.failures += other.failures
+        self.waits += other.waits
 
 
 class Broken(Exception):
@@ -330,7 +333,7 @@ def posts(job: Mapping[str, Any]) -> Outcome:
             connection = socket.create_connection(("127.0.0.1", job["port"]), timeout=_TIMEOUT)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.sendall(request)
-            selector.register(connection, selectors.EVENT_READ)
+            selector.register(connection, selectors.EVENT_READ, time.perf_counter())
         busy = job["clients"]
         while busy:
             ready = selector.select(_TIMEOUT)
@@ -342,8 +345,11 @@ def posts(job: Mapping[str, Any]) -> Outcome:
                 if job["expected"].encode() not in answer:
                     raise Broken(f"not what was asked for: {answer[:300]!r}")
                 outcome.done += 1
+                now = time.perf_counter()
+                outcome.waits.append(now - key.data)
                 if time.monotonic() < end:
                     connection.sendall(request)
+                    selector.modify(connection, selectors.EVENT_READ, now)
                 else:
                     selector.unregister(connection)
                     connection.close()
@@ -366,6 +372,8 @@ def _main() -> None:
         "handshakes": outcome.handshakes,
         "failures": dict(outcome.failures),
     }
+    if waits := sorted(outcome.waits):
+        told |= {"p50": waits[len(waits) // 2], "p99": waits[len(waits) * 99 // 100]}
     sys.stdout.write(json.dumps(told))
 
 
