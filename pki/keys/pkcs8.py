@@ -26,6 +26,7 @@ from pki.der import (
     pem,
 )
 from pki.errors import HOSTILE_INPUT, Malformed
+from pki.keys.seeded import SeededKey
 from pki.pem import ENCRYPTED_KEY, PRIVATE_KEY, Section, listed, resemblance, sections
 
 #: 16 MiB and five passes, about 0.15 s: as much memory as OpenSSL grants a file by default.
@@ -94,6 +95,9 @@ def read_pem(
             raise Undecryptable(
                 "the private key cannot be decrypted: this is a wrong passphrase, or the file is damaged"
             ) from None
+        seeded = SeededKey.read(der or data)
+        if seeded is not None:
+            return _of_seed(seeded)
         raise UnusableKey(
             "this is no private key that can be decoded: it is damaged or cut short; restore it from a backup"
         ) from None
@@ -109,6 +113,24 @@ def _decoded(
     return serialization.load_pem_private_key(
         section.pem(), passphrase, unsafe_skip_rsa_key_validation=skips_primes
     )
+
+
+def _of_seed(seeded: SeededKey) -> PrivateKeyTypes:
+    if not seeded.info:
+        raise UnusableKey(
+            "this private key is expanded and has no seed, and is read from its seed alone here: make a new key, or "
+            "write it with its seed"
+        )
+    try:
+        key = serialization.load_der_private_key(seeded.info, None)
+        if seeded.belongs_to(key):
+            return key
+    except HOSTILE_INPUT:
+        pass
+    raise UnusableKey(
+        "the seed of this private key and what was expanded from it do not belong together, or are of no kind that is "
+        "known here: the file is damaged; restore it from a backup"
+    ) from None
 
 
 def _adds_up(key: rsa.RSAPrivateNumbers) -> bool:

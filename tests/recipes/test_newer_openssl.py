@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pki.keys import KeyAlgorithm
+from pki.keys import KeyAlgorithm, MemoryKey, spki_der
 from tests.authorities import key
 from tests.interop.house import House, Identity
 from tests.interop.house import house as inhabited
@@ -33,6 +33,13 @@ const does = {
       spki: crypto.createPublicKey(key).export({ type: "spki", format: "der" }).toString("hex"),
       holds: crypto.verify(null, data, crypto.createPublicKey(key), Buffer.from(asked.signature, "hex")),
       signed: crypto.sign(null, data, key).toString("hex"),
+    });
+  },
+  make() {
+    const { privateKey, publicKey } = crypto.generateKeyPairSync(asked.kind);
+    tell({
+      pem: privateKey.export({ type: "pkcs8", format: "pem" }),
+      spki: publicKey.export({ type: "spki", format: "der" }).toString("hex"),
     });
   },
   chain() {
@@ -101,6 +108,16 @@ def test_it_reads_our_keys_and_each_verifies_what_the_other_has_signed(
     assert found["type"] == str(algorithm)
     assert found["holds"] is True
     algorithm.kind.verify(ours.public_key, bytes.fromhex(found["signed"]), b"data", None)
+
+
+@pytest.mark.parametrize("algorithm", POST_QUANTUM)
+def test_we_read_a_key_as_it_writes_one(algorithm: KeyAlgorithm) -> None:
+    """The seed and what was expanded from it, of which cryptography alone would read nothing."""
+    found = asked(what="make", kind=algorithm)
+    assert len(found["pem"]) > 3_000
+    read = MemoryKey.from_pem(found["pem"].encode())
+    assert read.algorithm is algorithm
+    assert spki_der(read.public_key).hex() == found["spki"]
 
 
 @pytest.fixture(scope="module", params=["ml-dsa-65", "ml-dsa-87"])
