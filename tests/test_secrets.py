@@ -15,7 +15,7 @@ from pki.audit.log import LogKey
 from pki.crl.crl import crls_in
 from pki.errors import PkiError
 from pki.issuing.csr import load_csr
-from pki.keys import MemoryKey
+from pki.keys import KeyAlgorithm, KeyReference, MemoryKey
 from pki.ocsp.evidence import answers_from
 from pki.policy.join_token import JoinToken
 from pki.svid.x509svid import certificates_pem
@@ -32,6 +32,8 @@ from twisted_mesh.http.json import parse_json
 from twisted_mesh.identity.bootstrap import ca_client, join_token
 from twisted_mesh.identity.exported import exported
 from twisted_mesh.identity.saved_svid import SavedSvid
+from twisted_mesh.keystores.pins import Pins
+from twisted_mesh.keystores.spec import KeySpec
 from twisted_mesh.revocation.crl_source import crl_issuers
 from twisted_mesh.state.key_files import KeyFiles
 from twisted_mesh.state.passphrase import read_passphrase
@@ -127,6 +129,13 @@ READERS_OF_KEYS: dict[str, Reader] = {
             "ca/private/root.key": data,
             "x/audit.key": data,
         }
+    ),
+    "a key reference": lambda data, home: KeyReference.parse(data),
+    "a key reference's public half": lambda data, home: KeyReference.parse(
+        b"pkcs11:token=mesh\n" + data
+    ),
+    "--issuing-key": lambda data, home: KeySpec.parse(
+        _words(data), "--issuing-key", KeyAlgorithm.EC_P256
     ),
     "entries": lambda data, home: read_entries(filed(data, home), MESH),
     "a passphrase": lambda data, home: read_passphrase(filed(data, home)),
@@ -271,6 +280,11 @@ READERS_OF_PASSPHRASES: dict[str, Reader] = {
     "its name": lambda data, home: read_passphrase(Path(_words(data))),
     "--key-passphrase-fd": _piped,
     "a key with another": _opened,
+    "--token-pin-file": lambda data, home: Pins(filed(data, home)).pin(),
+    "a PIN as its own source": lambda data, home: Pins().pin(_words(data)),
+    "a PIN in a URI": lambda data, home: KeySpec.parse(
+        f"pkcs11:token=mesh?pin-value={_words(data)}", "--issuing-key", KeyAlgorithm.EC_P256
+    ),
 }
 
 

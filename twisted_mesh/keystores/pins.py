@@ -5,7 +5,6 @@ from urllib.parse import unquote_to_bytes
 
 from attrs import define, field
 
-from pki.errors import printable
 from twisted_mesh.keystores.errors import KeyStoreRefused
 from twisted_mesh.state.passphrase import secret_from, secret_in
 
@@ -67,7 +66,7 @@ class Pins:
             path_text = unquote_to_bytes(path_text).decode("utf-8", "surrogateescape")
         if not path_text.startswith("/") or path_text.startswith("//"):
             raise KeyStoreRefused(
-                f"pin-source={printable(source, 100)} is none that is read: it is file:/PATH or credential:NAME; a "
-                "program (|command) is not run"
+                "pin-source is not of a kind that is read: it is file:/PATH or credential:NAME; a PIN does not stand "
+                "in it, and a program (|command) is not run"
             )
         return secret_in(Path(path_text), "pin-source", word=_WORD)
