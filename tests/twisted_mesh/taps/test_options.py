@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pki.keys import KeyAlgorithm
 from pki.policy.lifetimes import Lifetimes
 from twisted_mesh import observe
+from twisted_mesh.keystores.spec import KeySpec
 from twisted_mesh.taps.agent_options import Options as AgentOptions
 from twisted_mesh.taps.ca_options import Options as CaOptions
 from twisted_mesh.taps.proxy_options import Options as ProxyOptions
@@ -68,8 +69,11 @@ def test_the_defaults_of_the_ca_are_those_of_the_contract() -> None:
     assert options["listen"] == "8443"
     assert str(options["trust-domain"]) == "mesh.local"
     assert options["lifetimes"] == Lifetimes(HOUR, 24 * HOUR)
-    assert options["root-key"] is KeyAlgorithm.RSA_4096
-    assert options["issuing-key"] is KeyAlgorithm.EC_P256
+    assert options["root-key"] == KeySpec(KeyAlgorithm.RSA_4096)
+    assert options["issuing-key"] == KeySpec(KeyAlgorithm.EC_P256)
+    assert options["audit-key"] is None
+    assert options["key-store"] == []
+    assert options["token-pin-file"] is options["token-pin-fd"] is None
     assert options["jwt-key"] is KeyAlgorithm.EC_P256
     assert options["jwt-lifetimes"] == Lifetimes(timedelta(minutes=5), timedelta(hours=1))
     assert options["jwt-key-duration"] == timedelta(days=7)
@@ -110,6 +114,18 @@ def test_what_is_given_is_understood() -> None:
     assert ca["lifetimes"] == Lifetimes(timedelta(seconds=90), timedelta(days=7))
     assert ca["state-dir"] == Path("/s")
     assert ca["drain"] == 60
+    assert ca["root-key"] == KeySpec(KeyAlgorithm.EC_P384)
+    token = "pkcs11:token=mesh?module-path=/m.so"
+    stored = parsed(
+        "mesh-ca",
+        *("--root-key", f"{token}&algorithm=ec-p256", "--issuing-key", "signer:unix:/run/s"),
+        *("--audit-key", token, "--key-store", "signer:unix:/old?key=x", "--token-pin-fd", "3"),
+    )
+    assert stored["root-key"] == KeySpec(KeyAlgorithm.EC_P256, token)
+    assert stored["issuing-key"] == KeySpec(KeyAlgorithm.EC_P256, "signer:unix:/run/s")
+    assert stored["audit-key"] == KeySpec(KeyAlgorithm.ED25519, token)
+    assert stored["key-store"] == ["signer:unix:/old"]
+    assert stored["token-pin-fd"] == 3
     server = parsed(
         "mesh-server",
         *("--trust-domain", "td.example", "--dns", "a.example", "--dns", "b.example"),
@@ -180,6 +196,11 @@ def test_a_mistake_in_an_option_of_both_is_one_sentence(
         ("mesh-ca", ["--leaf-key", "P256"], "--leaf-key is one of rsa-2048, rsa-4096"),
         ("mesh-ca", ["--root-key", "dsa"], "--root-key is one of rsa-2048, rsa-4096"),
         ("mesh-ca", ["--issuing-key", ""], "--issuing-key is one of"),
+        ("mesh-ca", ["--issuing-key", "pkcs11:token=a?pin-value=1"], "whoever lists processes"),
+        ("mesh-ca", ["--audit-key", "ec-p256"], "--audit-key is one of ed25519"),
+        ("mesh-ca", ["--key-store", "files"], "--key-store takes a URI"),
+        ("mesh-ca", ["--token-pin-fd", "x"], "the number of an open file descriptor"),
+        ("mesh-ca", ["--token-pin-fd", "3", "--token-pin-file", "x"], "say the same thing"),
         ("mesh-ca", ["--jwt-key", "ed25519"], "--jwt-key is one of ec-p256, ec-p384, rsa-2048"),
         ("mesh-ca", ["--jwt-duration", "2h"], "--jwt-duration is at least 1s and at most"),
         ("mesh-ca", ["--max-jwt-duration", "25h"], "at most 24h"),

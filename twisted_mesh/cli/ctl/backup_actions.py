@@ -18,7 +18,7 @@ from twisted_mesh.backup.provenance import demand_known_root, judge, sign_here
 from twisted_mesh.backup.restoration import Restoration
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.backup_keys import missing_keys
-from twisted_mesh.cli.ctl.key_stores import Named
+from twisted_mesh.cli.ctl.key_stores import NOTHING_NAMED, Named
 from twisted_mesh.cli.ctl.options import Reach
 from twisted_mesh.cli.status import DONE, REFUSED
 from twisted_mesh.runtime.clock import wall_clock
@@ -145,7 +145,7 @@ def restore(
     accepted: Accepted,
     *,
     fingerprint: str | None,
-    named: Named,
+    named: Named = NOTHING_NAMED,
     dry_run: bool,
     as_json: bool,
 ) -> int:

@@ -29,6 +29,10 @@ class Named:
         return cls(stores, Path(pin_file) if pin_file else None, spec)
 
 
+#: A command line without a store.
+NOTHING_NAMED = Named((), None)
+
+
 def spec_of(text: str, option: str, default: KeyAlgorithm) -> KeySpec:
     """An algorithm, or a key in a store. Raises :class:`Unusable` and :class:`pki.errors.Malformed`."""
     if not is_uri(text):
