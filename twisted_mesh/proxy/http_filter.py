@@ -14,7 +14,7 @@ from pki.errors import Problem
 from twisted_mesh.http.json import problem_body
 from twisted_mesh.http.request import no_longer_accepted
 from twisted_mesh.proxy.ending import ending
-from twisted_mesh.proxy.forwarded import identity_headers, is_ours
+from twisted_mesh.proxy.forwarded import identity_headers
 from twisted_mesh.proxy.http_message import (
     MOST_HEAD,
     BadMessage,
@@ -22,12 +22,13 @@ from twisted_mesh.proxy.http_message import (
     Framing,
     Header,
     RequestHead,
-    ResponseHead,
     end_of_head,
     read_request,
     read_response,
     written,
 )
+from twisted_mesh.proxy.own_answer import HUNG_UP, bad_answer, own_answer, target_is_down
+from twisted_mesh.proxy.passed_head import said_head, told_headers
 from twisted_mesh.proxy.seam import (
     Caller,
     Close,
@@ -45,18 +46,6 @@ from twisted_mesh.proxy.seam import (
 _MOST_WAITING = 64
 #: Once so many bytes of these are kept, the caller is not heard until some are answered.
 _MOST_KEPT = MOST_HEAD
-_REASONS = {
-    400: b"Bad Request",
-    403: b"Forbidden",
-    408: b"Request Timeout",
-    502: b"Bad Gateway",
-    503: b"Service Unavailable",
-}
-_TARGET_IS_DOWN = Problem(
-    Code.UNREACHABLE,
-    "the service behind this proxy cannot be reached",
-    "try again later; the proxy's log has the reason",
-)
 
 
 def http_filter(caller: Caller) -> IFilter:
@@ -156,7 +145,7 @@ class HttpFilter:
         raw, self._from_caller = self._from_caller[start:end], self._from_caller[end:]
         head = read_request(raw)
         if self._is_target_gone:
-            self._end_with(steps, 502, _HUNG_UP)
+            self._end_with(steps, 502, HUNG_UP)
             return False
         self._asked += 1
         if problems := self.caller.objections():
@@ -173,19 +162,8 @@ class HttpFilter:
         if self._asking.is_over:
             self._asking = None
         first = b"%s %s HTTP/1.%d" % (head.method, head.target, head.version)
-        steps.append(ToTarget(written(first, self._told(head))))
+        steps.append(ToTarget(written(first, told_headers(head, self._identity))))
         return True
-
-    def _told(self, head: RequestHead) -> list[Header]:
-        headers = [header for header in head.headers if not is_ours(header[0])]
-        headers += self._identity
-        if head.framing.is_chunked:
-            headers.append((b"Transfer-Encoding", b"chunked"))
-        if head.upgrade:
-            headers += [(b"Connection", b"upgrade"), (b"Upgrade", head.upgrade)]
-        elif head.is_last:
-            headers.append((b"Connection", b"close"))
-        return headers
 
     def caller_ended(self) -> Sequence[Step]:
         """See :class:`IFilter`. It may still listen to what it has asked for."""
@@ -226,7 +204,7 @@ class HttpFilter:
         try:
             self._read_answers(steps)
         except BadMessage as problem:
-            self._end_with(steps, 502, _bad_answer(str(problem)))
+            self._end_with(steps, 502, bad_answer(str(problem)))
         if self._from_caller and not self._is_over:
             steps += self._ask()
         return steps
@@ -258,7 +236,7 @@ class HttpFilter:
             raise BadMessage("it changes the protocol, and nobody has asked for that")
         if head.status < 200 and head.status != 101:
             if asked.version:
-                steps.append(ToCaller(self._said(head, Framing(), is_last=False)))
+                steps.append(ToCaller(said_head(head, Framing(), is_last=False)))
             return True
         framing = head.framing
         if framing.is_chunked and not asked.version:
@@ -270,7 +248,7 @@ class HttpFilter:
         is_one = len(self._waiting) == 1 and self._refusal is None
         is_last = is_end or (self._takes_no_more and is_one)
         if head.status == 101:
-            steps.append(ToCaller(self._said(head, framing, is_last=False)))
+            steps.append(ToCaller(said_head(head, framing, is_last=False)))
             self._is_raw = True
             return True
         if asked.upgrade:
@@ -278,21 +256,11 @@ class HttpFilter:
         self._takes_no_more = self._takes_no_more or is_last
         if is_end:
             self._waiting, self._refusal = deque((asked,)), None
-        steps.append(ToCaller(self._said(head, framing, is_last=is_last)))
+        steps.append(ToCaller(said_head(head, framing, is_last=is_last)))
         self._answering = Body(head.framing, keeps_chunks=framing.is_chunked)
         if self._answering.is_over:
             self._end_answer(steps)
         return True
-
-    def _said(self, head: ResponseHead, framing: Framing, *, is_last: bool) -> bytes:
-        headers = [*head.headers]
-        if framing.is_chunked:
-            headers.append((b"Transfer-Encoding", b"chunked"))
-        if head.status == 101:
-            headers += [(b"Connection", b"upgrade"), (b"Upgrade", head.upgrade)]
-        elif is_last:
-            headers.append((b"Connection", b"close"))
-        return written(b"HTTP/1.1 %d %s" % (head.status, head.reason), headers)
 
     def _pass_back(self, steps: list[Step]) -> None:
         if self._answering is None:
@@ -348,7 +316,7 @@ class HttpFilter:
         """It hung up between two answers. Who has asked for nothing yet is told so once it asks."""
         steps: list[Step] = []
         if self._waiting:
-            self._end_with(steps, 502, _HUNG_UP)
+            self._end_with(steps, 502, HUNG_UP)
         elif self._asked or self._takes_no_more:
             self._is_over = True
             steps.append(Close())
@@ -361,8 +329,7 @@ class HttpFilter:
     def unreachable(self, problem: Problem) -> Sequence[Step]:
         """See :class:`IFilter`. The reason is for the log: it names what callers need not know."""
         steps: list[Step] = []
-        body = problem_body(502, problem.code, _TARGET_IS_DOWN.detail, [_TARGET_IS_DOWN])
-        self._end_with(steps, 502, body)
+        self._end_with(steps, 502, target_is_down(problem))
         return steps
 
     @property
@@ -417,21 +384,7 @@ class HttpFilter:
         if self._answering is not None:
             steps.append(Close("broken"))
             return
-        head = written(
-            b"HTTP/1.1 %d %s" % (status, _REASONS[status]),
-            (
-                (b"Content-Type", b"application/problem+json"),
-                (b"Content-Length", b"%d" % len(body)),
-                (b"Connection", b"close"),
-            ),
-        )
-        steps += [ToCaller(head + body), Close("refused" if status < 500 else "target-broken")]
-
-
-def _bad_answer(why: str) -> bytes:
-    detail = f"what the service behind this proxy answers is no good HTTP: {why}"
-    problem = Problem(Code.NOT_HTTP, detail, "look at that service")
-    return problem_body(502, problem.code, detail, [problem])
-
-
-_HUNG_UP = _bad_answer("it hung up before it had answered")
+        steps += [
+            ToCaller(own_answer(status, body)),
+            Close("refused" if status < 500 else "target-broken"),
+        ]
