@@ -41,6 +41,13 @@ from twisted_mesh.runtime.tasks import Ticker, sleep, spawn
 from twisted_mesh.tls.alerts import Unreachable
 from twisted_mesh.trust.store import TICK
 from twisted_mesh.trust.trust import Trust
+from twisted_mesh.workload.agent_trouble import (
+    AgentEnded,
+    AgentExpired,
+    AgentRevoked,
+    AskingBroke,
+    ServesNoAgents,
+)
 from twisted_mesh.workload.crl_keeper import CrlKeeper
 from twisted_mesh.workload.interface import Bundles, IWorkloadIssuer, JwtSvid, Sources
 from twisted_mesh.workload.names import names_of
@@ -59,36 +66,6 @@ _UNWAITED = 1.0
 _FORBIDDEN, _NOT_FOUND = 403, 404
 #: What an agent is banned and evicted with: it may hear of that in place of the CA's own word.
 _FOR_GOOD = (Reason.KEY_COMPROMISE, Reason.CESSATION_OF_OPERATION)
-
-
-class AgentRevoked(PkiError):
-    """The agent's own certificate is revoked."""
-
-    code = Code.REVOKED
-
-
-class AgentExpired(PkiError):
-    """The agent's own certificate has ended."""
-
-    code = Code.EXPIRED
-
-
-class AgentEnded(PkiError):
-    """The CA says that this is no agent of its any more."""
-
-    code = Code.NOT_AUTHORIZED
-
-
-class AskingBroke(PkiError):
-    """A bug of ours; it is asked again."""
-
-    code = Code.INTERNAL
-
-
-class ServesNoAgents(PkiError):
-    """The CA is of a version before agents."""
-
-    code = Code.CA_REFUSED
 
 
 @implementer(IWorkloadIssuer)
