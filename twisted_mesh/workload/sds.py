@@ -19,6 +19,7 @@ from twisted_mesh.grpc.status import GrpcError, Status
 from twisted_mesh.limits.rate_limit import LimitedLog, Rate
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import spawn
+from twisted_mesh.workload.api_answers import refused
 from twisted_mesh.workload.interface import ICaller, IWorkloads, Snapshot
 from twisted_mesh.workload.sds_messages import (
     DELTA_SECRETS,
@@ -29,7 +30,7 @@ from twisted_mesh.workload.sds_messages import (
 )
 from twisted_mesh.workload.sds_offer import Offer
 from twisted_mesh.workload.sds_stream import DeltaStream, Heard, Outcome, WholeStream
-from twisted_mesh.workload.workload_api import caller_of, demand_presence, refused
+from twisted_mesh.workload.workload_api import caller_of, demand_presence
 
 log = logger("sds")
 #: Processes of which it is remembered what they were told.

@@ -46,11 +46,12 @@ from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.store import TrustStore
 from twisted_mesh.trust.trust import Trust
 from twisted_mesh.workload.address import WorkloadAddress
+from twisted_mesh.workload.api_answers import x509_svids
 from twisted_mesh.workload.chosen import Chosen
 from twisted_mesh.workload.interface import Bundles, Snapshot, WorkloadSvid
 from twisted_mesh.workload.messages import FETCH_X509_SVID, X509SvidMessage, X509SvidResponse
 from twisted_mesh.workload.source import WorkloadSource
-from twisted_mesh.workload.workload_api import WorkloadApi, x509_svids
+from twisted_mesh.workload.workload_api import WorkloadApi
 
 BACKEND = MESH.member("service", "backend")
 

@@ -31,7 +31,8 @@ from tests.twisted_mesh.workload.fake_workloads import (
     token,
 )
 from twisted_mesh.grpc.status import GrpcError, Status
-from twisted_mesh.workload import messages, workload_api
+from twisted_mesh.workload import api_answers, messages
+from twisted_mesh.workload.api_answers import x509_bundles, x509_svids
 from twisted_mesh.workload.interface import Bundles, JwtSvid, Refusal, Snapshot
 from twisted_mesh.workload.messages import (
     JwtSvidRequest,
@@ -39,7 +40,7 @@ from twisted_mesh.workload.messages import (
     X509BundlesResponse,
     X509SvidResponse,
 )
-from twisted_mesh.workload.workload_api import WorkloadApi, x509_bundles, x509_svids
+from twisted_mesh.workload.workload_api import WorkloadApi
 
 NAMES = [path.rpartition("/")[2] for path in REQUESTS]
 
@@ -191,7 +192,7 @@ def test_a_stream_that_is_not_read_keeps_one_answer() -> None:
 
 def test_crls_that_no_client_could_take_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     log = RecordingLog()
-    monkeypatch.setattr(workload_api, "log", log)
+    monkeypatch.setattr(api_answers, "log", log)
     ours = bundles()
     now = Snapshot(evolve(ours, crls={MESH: [b"x" * 5_000_000]}), (identity(),))
     assert X509SvidResponse.parse(x509_svids(now)).crl == []
