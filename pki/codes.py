@@ -636,6 +636,12 @@ class Code(StrEnum):
         "the key is a CA's own, or of a kind that this CA does not certify",
         "make a key of your own, of a kind that `mesh-ca --leaf-key` allows",
     )
+    BLOCKED_KEY = (
+        "blocked-key",
+        "the key is blocked: it was revoked as compromised, an administrator has blocked it, or a list of "
+        "`--blocked-keys` has it",
+        "make a new key; `mesh-ctl key list` tells why",
+    )
     NO_POSSESSION = (
         "no-possession",
         "the CSR's signature does not match its key",

@@ -57,6 +57,7 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
             *("ca root offline", "ca root sign", "ca root csr", "ca root install"),
             *("token", "token create", "token list", "token revoke"),
             *("entry", "entry create", "entry list", "entry show", "entry delete"),
+            *("key", "key block", "key unblock", "key list"),
             *("federation", "federation add", "federation list", "federation show"),
             *("federation refresh", "federation remove"),
             *("jwt", "jwt list", "jwt rotate", "jwt retire"),

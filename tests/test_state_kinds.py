@@ -90,6 +90,12 @@ TABLES = {
         ("audit",),
         ("mesh_events_total",),
     ),
+    "blocked_keys": Table(
+        AS_SAVED,
+        (Act.REVOKE, Act.ADMINISTER),
+        ("audit",),
+        ("mesh_ca_blocked_keys",),
+    ),
     "federation": Table(
         AS_SAVED,
         (Act.ADMINISTER,),
@@ -145,6 +151,7 @@ def state(tmp_path: Path) -> StateDirectory:
         connection.execute(
             "INSERT INTO claims VALUES ('aws_iid:1:a:i-1', 'k', 's', '0', NULL, 0, NULL)"
         )
+        connection.execute("INSERT INTO blocked_keys VALUES ('00', NULL, 0, NULL, '')")
         connection.execute("INSERT INTO federation VALUES ('b', 0, x'00', 0, NULL, NULL)")
     return found
 

@@ -13,6 +13,7 @@ from pki.audit.federation_acts import FederationActs
 from pki.audit.log import Act, BadEntry, Entry
 from pki.errors import Malformed, PkiError
 from pki.serial import parse_serial
+from pki.svid.revocation_set import Reason
 from pki.validity import parse_duration, parse_rfc3339
 
 #: By how much the time of an act and that in its row may differ: the two are taken one after the other.
@@ -116,6 +117,10 @@ class Acts:
     """Those whose entry was not deleted, by id."""
     revoked_tokens: dict[str, int] = field(factory=dict, init=False)
     federations: FederationActs = field(factory=FederationActs, init=False)
+    blocked: dict[str, int] = field(factory=dict, init=False)
+    """Keys that are blocked, and by which act."""
+    compromised: set[str] = field(factory=set, init=False)
+    """Those of them that are so for good."""
     settled: list[int] = field(factory=list, init=False)
     """The acts by which the CA has decided whether there is a default entry."""
     restored: int = field(default=-1, init=False)
@@ -208,6 +213,9 @@ class Acts:
         # The first revocation is the one that counts.
         row = (serial, position, _microseconds(entry.at), reason, self._era, self._ended)
         self._ended += self._many("revoked", [row])
+        if reason == str(Reason.KEY_COMPROMISE) and "key" in entry.facts:
+            self.blocked.setdefault(entry.facts["key"], position)
+            self.compromised.add(entry.facts["key"])
         if entry.act is Act.WRITE_OFF:
             self._many("written_off", [(serial,)])
 
@@ -232,6 +240,10 @@ class Acts:
                     self.entries[entry.facts.get("entry", "")] = made
             case "token", "revoke-token":
                 self.revoked_tokens.setdefault(name, position)
+            case "key", "block-key":
+                self.blocked.setdefault(name, position)
+            case "key", "unblock-key":
+                self.blocked.pop(name, None)
             case "claim", "release-claim":
                 self._scratch.execute("DELETE FROM used WHERE claim = ?", (name,))
 

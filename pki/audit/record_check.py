@@ -12,10 +12,12 @@ from attrs import define, field
 
 from pki.audit.acts import SLACK, Acts, Made, OfCertificate, time_of
 from pki.audit.auditor import Row
+from pki.audit.block_check import BlockCheck
 from pki.audit.claim_check import ClaimCheck
 from pki.audit.federation_check import FederationCheck
 from pki.audit.recorded import (
     Difference,
+    RecordedBlock,
     RecordedCertificate,
     RecordedClaim,
     RecordedEntry,
@@ -55,9 +57,9 @@ _MEMBERS = frozenset(
 class RecordCheck:
     """Reads a whole log, then rows of the tables in any order.
 
-    :meth:`act` for each entry of the log, then :meth:`certificate`, :meth:`entry`, :meth:`token`, :meth:`claim` and
-    :meth:`federation` for each row, then :meth:`missing`. What grows with the certificates is in a scratch file, not in
-    memory.
+    :meth:`act` for each entry of the log, then :meth:`certificate`, :meth:`entry`, :meth:`token`, :meth:`claim`,
+    :meth:`federation` and :meth:`block` for each row, then :meth:`missing`. What grows with the certificates is in a
+    scratch file, not in memory.
     """
 
     now: datetime
@@ -75,9 +77,11 @@ class RecordCheck:
     _claims: ClaimCheck = field(init=False)
     _federations: FederationCheck = field(init=False)
     _knows_federations: bool = field(default=False, init=False)
+    _blocks: BlockCheck = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._claims, self._federations = ClaimCheck(self._acts), FederationCheck(self._acts)
+        self._blocks = BlockCheck(self._acts)
 
     def act(self, row: Row) -> None:
         """One entry of the log, in order. One that cannot be read tells nothing; who examines the log finds it."""
@@ -298,14 +302,19 @@ class RecordCheck:
         """Every trust domain that is federated with was shown, be it none: what the log tells of must be among them."""
         self._knows_federations = True
 
+    def block(self, row: RecordedBlock) -> Iterator[Difference]:
+        """What the log says differently of a key that is blocked."""
+        return self._blocks.row(row)
+
     def missing(self) -> Iterator[Difference]:
         """What the log tells of and no row was shown of. Last."""
         self._acts.pruned_until(self.now)
         yield from self._displaced()
         yield from self._claims.missing()
+        yield from self._blocks.missing()
         if self._knows_federations:
             yield from self._federations.missing()
-        for check in (self._claims, self._federations):
+        for check in (self._claims, self._federations, self._blocks):
             self.judged += check.judged
             self.unjudged += check.unjudged
         first, *again = self._acts.settled or (0,)
@@ -365,6 +374,7 @@ def differences(
     now: datetime,
     *,
     claims: Iterable[RecordedClaim] = (),
+    blocks: Iterable[RecordedBlock] = (),
 ) -> Iterator[Difference]:
     """Everything that the tables and the log of one and the same moment say differently."""
     check = RecordCheck(now)
@@ -379,6 +389,8 @@ def differences(
             yield from check.token(token)
         for claim in claims:
             yield from check.claim(claim)
+        for block in blocks:
+            yield from check.block(block)
         yield from check.missing()
     finally:
         check.close()

@@ -83,12 +83,22 @@ class RecordedFederation:
 
 
 @frozen
+class RecordedBlock:
+    """A row of the blocked keys' table."""
+
+    key: str
+    at: datetime
+    serial: int | None = None
+    """Of the certificate that was revoked as compromised; None where an administrator has blocked it."""
+
+
+@frozen
 class Difference:
     """One thing that the record and the log say differently."""
 
     code: Code
     kind: str
-    """``certificate``, ``entry``, ``token``, ``claim`` or ``federation``."""
+    """``certificate``, ``entry``, ``token``, ``claim``, ``federation`` or ``key``."""
     name: str
     """Its serial, its id or its trust domain."""
     detail: str

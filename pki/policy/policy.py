@@ -58,6 +58,8 @@ class Action(StrEnum):
     CHANGE_AGENTS = "change-agents"
     READ_FEDERATION = "read-federation"
     CHANGE_FEDERATION = "change-federation"
+    READ_BLOCKED_KEYS = "read-blocked-keys"
+    CHANGE_BLOCKED_KEYS = "change-blocked-keys"
     READ_POLICY = "read-policy"
     CHANGE_POLICY = "change-policy"
     """Have it read again, or take it back."""

@@ -35,6 +35,8 @@ CA: dict[str, tuple[str, str]] = {
     ),
     "--socket " + "/tmp/" + "x" * 120: ("mesh-ca", "too long"),
     "--issuance-log /nowhere/log": ("mesh-ca", "issuance log /nowhere/log cannot be written"),
+    "--blocked-keys /nowhere/list": ("mesh-ca", "--blocked-keys /nowhere/list cannot be read"),
+    "--blocked-keys /etc/hostname": ("mesh-ca", "--blocked-keys: /etc/hostname: line 1"),
     "stray": ("mesh-ca", "is not an option"),
 }
 SERVER: dict[str, tuple[str, str]] = {

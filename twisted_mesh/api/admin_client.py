@@ -23,6 +23,12 @@ from twisted_mesh.api.agent_messages import (
     NewAgentToken,
     NewAlias,
 )
+from twisted_mesh.api.blocked_key_messages import (
+    BlockedKeyRow,
+    BlockedKeyRows,
+    KeyUnblocked,
+    NewBlockedKey,
+)
 from twisted_mesh.api.ca_messages import (
     BackupRequest,
     BackupSignature,
@@ -344,6 +350,18 @@ class Administration:
     async def end_federation(self, trust_domain: str, reason: str) -> FederationEnded:
         """Federate with it no more. ``reason`` is for the audit log, and may be empty."""
         return await self._delete(_path("federation", trust_domain), reason, FederationEnded)
+
+    async def blocked_keys(self) -> BlockedKeyRows:
+        """Every key that nothing is certified for, the oldest first."""
+        return await self._get("/api/v1/keys/blocked", {}, BlockedKeyRows)
+
+    async def block_key(self, new: NewBlockedKey) -> BlockedKeyRow:
+        """Have nothing certified for a key any more. Done again, the answer is the same."""
+        return await self._post("/api/v1/keys/blocked", new, BlockedKeyRow)
+
+    async def unblock_key(self, key: str, reason: str) -> KeyUnblocked:
+        """Let it go. ``reason`` is for the audit log, and may be empty."""
+        return await self._delete(_path("keys/blocked", key), reason, KeyUnblocked)
 
     async def policy(self) -> PolicyStatus:
         """What is in force of ``--policy``."""

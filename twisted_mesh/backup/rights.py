@@ -41,6 +41,13 @@ DELETE FROM main.federation WHERE NOT EXISTS
 """
 #: Who has used a claim here last has used it there, too; what was let go here and not there stays used.
 _USE = "INSERT OR REPLACE INTO main.claims SELECT * FROM present.claims"
+#: What is blocked here stays blocked; what was let go here and not there is blocked again.
+_BLOCK = "INSERT OR IGNORE INTO main.blocked_keys SELECT * FROM present.blocked_keys"
+#: A key that was compromised is so for good.
+_COMPROMISED = """
+UPDATE main.blocked_keys SET serial = p.serial FROM present.blocked_keys p
+WHERE p.spki = blocked_keys.spki AND blocked_keys.serial IS NULL AND p.serial IS NOT NULL
+"""
 _UNUSED = """
 SELECT id, document FROM main.entries e
 WHERE NOT EXISTS (SELECT 1 FROM main.tokens t WHERE t.entry = e.id)
@@ -54,6 +61,8 @@ def carry_over(connection: sqlite3.Connection, *, deletions: bool) -> None:
     connection.execute(_REPLACED)
     connection.execute(_USE)
     connection.execute(_HEARD)
+    connection.execute(_BLOCK)
+    connection.execute(_COMPROMISED)
     _keep_bans(connection)
     if deletions:
         connection.execute(_ENDED)

@@ -302,6 +302,15 @@ READINGS: tuple[Reading[CaParts], ...] = (
         "issuer",
     ),
     Reading(
+        "mesh_ca_blocked_keys",
+        "Keys that nothing is certified for: on record, and on the lists of --blocked-keys.",
+        lambda ca: {
+            "record": float(len(ca.blocked)),
+            "lists": float(sum(len(each) for each in ca.blocked.lists)),
+        },
+        "of",
+    ),
+    Reading(
         "mesh_ca_federated_domains",
         "Trust domains that are federated with, and whether their bundles are handed out.",
         _federated,

@@ -16,6 +16,7 @@ from twisted_mesh.ca.acknowledgements import Acknowledgements
 from twisted_mesh.ca.agents import Agents
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities, Published
+from twisted_mesh.ca.blocked_keys import BlockedKeys
 from twisted_mesh.ca.connection_reports import ConnectionReports
 from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.federated_trust import FederatedTrust
@@ -136,6 +137,7 @@ class CaParts:
         tells_every_root: bool = False,
         key_stores: KeyStores | None = None,
         leaf_keys: Collection[KeyAlgorithm] = (),
+        blocked: BlockedKeys | None = None,
     ) -> "CaParts":
         """A CA around what it issues with and what it publishes.
 
@@ -166,6 +168,7 @@ class CaParts:
             responder.fair_queue,
             Quota(now, allowance),
             gate,
+            BlockedKeys(store, log, now) if blocked is None else blocked,
             leaf_keys,
         )
         tokens = JoinTokens(store, log, now, issuance.entries)
@@ -244,6 +247,11 @@ class CaParts:
         waiting = (self.notifier, self.agents_notifier)
         most = self.notifier.most if self.notifier is not None else 0
         return sum(len(one) for one in waiting if one is not None) < most
+
+    @property
+    def blocked(self) -> BlockedKeys:
+        """Keys that nothing is certified for."""
+        return self.certificates.blocked
 
     def let_go(self) -> None:
         """Have nobody wait for news any more."""

@@ -22,6 +22,7 @@ from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
 from twisted_mesh.ca.admissions import Admissions
 from twisted_mesh.ca.authorities import CurrentAuthorities
+from twisted_mesh.ca.blocked_keys import BlockedKeys
 from twisted_mesh.ca.first_use import FirstUse, demand_one_claim
 from twisted_mesh.ca.issuance import Issuance, Issued, Purchase, revocation_of
 from twisted_mesh.ca.policy.gate import PolicyGate
@@ -72,6 +73,8 @@ class CertificateAuthority:
     """How many certificates callers have, and may have."""
     policy: PolicyGate
     """What is asked of all that is issued, once an entry has bought it."""
+    blocked: BlockedKeys
+    """Keys that nothing is certified for."""
     leaf_keys: Collection[KeyAlgorithm] = ()
     """The kinds of keys that callers may have; all if there are none."""
     _turns: Turns = field(factory=Turns, init=False)
@@ -303,6 +306,7 @@ class CertificateAuthority:
                 reason=str(revoked.reason),
                 requester=str(principal),
             )
+        await self._take_note([revoked])
         self.listener.revoked([revocation_of(revoked)])
         await self.publisher.published(revoked.issuer)
         return revoked
@@ -346,12 +350,20 @@ class CertificateAuthority:
 
         Raises :class:`NotPublished` where there can be none now; all have heard of it then, too.
         """
+        await self._take_note(revoked)
         self.listener.revoked([revocation_of(found) for found in revoked])
         for issuer in {found.issuer for found in revoked}:
             await self.publisher.published(issuer)
 
+    async def _take_note(self, revoked: Sequence[IssuedCertificate]) -> None:
+        """The store has blocked the keys of what was compromised, and lets nobody record another of theirs."""
+        if any(found.reason is Reason.KEY_COMPROMISE for found in revoked):
+            await self.blocked.load()
+
     def _act_of(self, principal: Principal, known: IssuedCertificate, reason: Reason) -> Entry:
         facts = {"spiffe_id": str(known.spiffe_id), "reason": str(reason)}
+        if reason is Reason.KEY_COMPROMISE:
+            facts["key"] = known.key
         return self.issuance.log.entry(Act.REVOKE, principal, serial_hex(known.serial), facts)
 
     def _request(self, csr: bytes, requested_id: str, ttl: timedelta | None) -> IssuanceRequest:
@@ -372,6 +384,9 @@ class CertificateAuthority:
             )
         except Refused as error:
             raise Refused((*problems, *error.problems)) from None
+        blocked = self.blocked.problem(request.public_key, request.spki)
+        if blocked is not None:
+            problems.append(blocked)
         if problems:
             raise Refused(problems)
         return request

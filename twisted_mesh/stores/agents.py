@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Connection, delete, select
 
 from pki.audit.log import Entry
 from pki.serial import serial_hex
+from pki.svid.revocation_set import Reason
 from twisted_mesh.stores import bulk, claims, entries, log
 from twisted_mesh.stores.commands import Admission, EndAgent, ReleaseClaim, RevokeAll
 from twisted_mesh.stores.records import Conflict, IssuedCertificate
@@ -73,9 +74,11 @@ def _due(
     """What lives of ``those`` certificates, each with the act that ends it."""
     living = _c.revoked_at.is_(None) & (_c.expires_at >= microseconds(command.at))
     rows = connection.execute(
-        select(_c.serial, _c.spiffe_id).where(living, those).order_by(_c.id)
+        select(_c.serial, _c.spiffe_id, _c.key).where(living, those).order_by(_c.id)
     ).all()
     for row in rows:
         serial = int(row.serial, 16)
         facts = {**command.revocation.facts, "spiffe_id": row.spiffe_id}
+        if command.reason is Reason.KEY_COMPROMISE:
+            facts["key"] = row.key
         yield serial, evolve(command.revocation, object=serial_hex(serial), facts=facts)

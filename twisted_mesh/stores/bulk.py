@@ -11,6 +11,8 @@ from functools import lru_cache
 from attrs import evolve
 from sqlalchemy import Connection
 
+from pki.svid.revocation_set import Reason
+from twisted_mesh.stores.blocked_keys import block_compromised
 from twisted_mesh.stores.commands import (
     RecordCertificate,
     RecordIntent,
@@ -63,7 +65,8 @@ def _record(connection: Connection, commands: Sequence[RecordIntent]) -> range:
     # Asked now that the audit log is ours: whoever deletes an entry has written that, or has to wait.
     required = {c.requires for c in commands if c.requires is not None}
     required.update(*(c.rests_on for c in commands))
-    if required and not _all_there(connection, tuple(required)):
+    keys = {c.certificate.key for c in commands}
+    if not _may_be(connection, tuple(required), tuple(keys)):
         raise NotAtOnce
     ids = range(last_id - count + 1, last_id + 1)
     rows: list[Value] = []
@@ -120,6 +123,8 @@ def revoke_all(connection: Connection, command: RevokeAll) -> tuple[IssuedCertif
             audit += (place, microseconds(acts[serial].at), acts[serial].to_bytes())
         _insert(connection, "feed (position, certificate)", count, feed)
         _insert(connection, "audit (position, at, entry)", count, audit)
+        if command.reason is Reason.KEY_COMPROMISE:
+            block_compromised(connection, numbers)
     revoked = frozenset(new)
     return tuple(
         evolve(certificate_of(found[serial]), revoked_at=time_of(at), reason=command.reason)
@@ -138,9 +143,14 @@ def _any_revoked(connection: Connection, serials: tuple[str, ...]) -> bool:
     return run(connection, statement, serials).fetchone() is not None
 
 
-def _all_there(connection: Connection, entries: tuple[str, ...]) -> bool:
-    statement = f"SELECT count(*) FROM entries WHERE id IN {_row(mark(connection), len(entries))}"  # noqa: S608
-    return bool(run(connection, statement, entries).fetchone() == (len(entries),))
+def _may_be(connection: Connection, entries: tuple[str, ...], keys: tuple[str, ...]) -> bool:
+    """Whether all of the entries are there, and none of the keys is blocked."""
+    marks = mark(connection)
+    there = f"(SELECT count(*) FROM entries WHERE id IN {_row(marks, len(entries))})"  # noqa: S608
+    blocked = f"SELECT 1 FROM blocked_keys WHERE spki IN {_row(marks, len(keys))}"  # noqa: S608
+    statement = f"SELECT {there}, EXISTS ({blocked})"
+    found = run(connection, statement, (*entries, *keys)).fetchone()
+    return found is not None and tuple(found) == (len(entries), 0)
 
 
 def _insert(connection: Connection, into: str, count: int, values: list[Value]) -> None:

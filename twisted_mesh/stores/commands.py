@@ -13,6 +13,7 @@ from pki.policy.entry import RegistrationEntry
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.revocation_set import Reason
 from twisted_mesh.stores.records import (
+    BlockedKey,
     IssuedCertificate,
     IssuedToken,
     LogHead,
@@ -283,6 +284,28 @@ class EndFederation(Returning[None]):
 
 
 @frozen
+class BlockKey(Returning[BlockedKey]):
+    """Have nothing certified any more for a key. Result: the :class:`BlockedKey` that stands.
+
+    Repeated, it changes nothing and writes no act. To revoke a certificate as compromised blocks its key, too.
+    """
+
+    key: BlockedKey
+    act: Entry
+
+
+@frozen
+class UnblockKey(Returning[None]):
+    """Take back what an administrator has blocked. Result: None.
+
+    Raises :class:`Unknown`, and :class:`Conflict` for a key that was compromised: that is for good.
+    """
+
+    spki: str
+    act: Entry
+
+
+@frozen
 class TakeCrlNumber(Returning[int]):
     """Give out the number of an issuer's next CRL. Result: that number.
 
@@ -358,6 +381,8 @@ Command = (
     | Federate
     | KeepBundle
     | EndFederation
+    | BlockKey
+    | UnblockKey
     | TakeCrlNumber
     | RecordAct
     | ExtendLog
@@ -367,4 +392,12 @@ Command = (
 )
 
 #: What a command comes to where it does not raise.
-Outcome = IssuedCertificate | tuple[IssuedCertificate, ...] | IssuedToken | LogHead | int | None
+Outcome = (
+    IssuedCertificate
+    | tuple[IssuedCertificate, ...]
+    | IssuedToken
+    | BlockedKey
+    | LogHead
+    | int
+    | None
+)

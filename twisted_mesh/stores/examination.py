@@ -22,6 +22,7 @@ from twisted_mesh.stores import indices
 from twisted_mesh.stores.records import Examined, ExaminedCertificate, Oddity
 from twisted_mesh.stores.schema import (
     COUNTERS,
+    blocked_keys,
     certificate_of,
     certificates,
     checkpoints,
@@ -48,7 +49,19 @@ FROM certificates c LEFT JOIN feed f ON f.certificate = c.id LEFT JOIN intents i
 WHERE c.id >= ? ORDER BY c.id LIMIT ?
 """  # noqa: S608
 #: Tables whose every value is looked at; the log's own are held against what was signed.
-_SMALL = (counters, crls, meta, entries, tokens, claims, federation, feed, intents, checkpoints)
+_SMALL = (
+    counters,
+    crls,
+    meta,
+    entries,
+    tokens,
+    claims,
+    blocked_keys,
+    federation,
+    feed,
+    intents,
+    checkpoints,
+)
 #: So many rows are named for each thing that is wrong.
 _NAMED = 20
 #: What is no row of ours, or no certificate, raises.

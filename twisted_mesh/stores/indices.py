@@ -30,7 +30,18 @@ _ENTRIES = {
     "certificates_by_claim": ("d.claim = c.claim", "c.claim IS NOT NULL"),
 }
 #: Tables of which every row is looked up at once.
-_SMALL = ("counters", "crls", "meta", "entries", "tokens", "claims", "federation", "feed", "tiles")
+_SMALL = (
+    "counters",
+    "crls",
+    "meta",
+    "entries",
+    "tokens",
+    "claims",
+    "blocked_keys",
+    "federation",
+    "feed",
+    "tiles",
+)
 _NAMED = 20
 
 

@@ -9,6 +9,7 @@ from zope.interface import Attribute, Interface
 
 from twisted_mesh.stores.commands import Returning
 from twisted_mesh.stores.records import (
+    BlockedKey,
     Examined,
     Feed,
     IssuedCertificate,
@@ -82,6 +83,9 @@ class IStore(Interface):
 
     def federations() -> Deferred[tuple[StoredFederation, ...]]:
         """All trust domains that are federated with, by name. Errs with StoreError where one cannot be read."""
+
+    def blocked_keys() -> Deferred[tuple[BlockedKey, ...]]:
+        """Every key that nothing is certified for, the oldest first. Errs with StoreError where one cannot be read."""
 
     def find_token(digest: bytes) -> Deferred[IssuedToken | None]:
         """The join token with that SHA-256, spent, revoked and expired ones too."""

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from pki.errors import HOSTILE_INPUT
 from pki.keys import key_id
+from twisted_mesh.stores import blocked_keys
 from twisted_mesh.stores.indices import miscounted
 from twisted_mesh.stores.objects import LISTING, foreign
 from twisted_mesh.stores.records import StoreError
@@ -161,7 +162,7 @@ def _from_1(connection: Connection) -> int:
     )
     for name in ("feed", "certificates"):
         connection.execute(text(f"DROP TABLE old_{name}"))
-    return VERSION
+    return 6
 
 
 def _from_2(connection: Connection) -> int:
@@ -194,6 +195,13 @@ def _from_5(connection: Connection) -> int:
     return 6
 
 
+def _from_6(connection: Connection) -> int:
+    """Blocked keys come: those of what was revoked as compromised until now are the first."""
+    metadata.create_all(connection)
+    blocked_keys.block_compromised(connection, blocked_keys.compromised(connection))
+    return 7
+
+
 def _key_of(der: bytes | None) -> str:
     try:
         return key_id(x509.load_der_x509_certificate(der or b"").public_key())
@@ -208,4 +216,5 @@ _MIGRATIONS: Mapping[int, Callable[[Connection], int]] = {
     3: _from_3,
     4: _from_4,
     5: _from_5,
+    6: _from_6,
 }

@@ -263,6 +263,21 @@ class Oddity:
     detail: str
 
 
+@frozen
+class BlockedKey:
+    """A key that nothing is certified for."""
+
+    spki: str
+    """:func:`pki.keys.key_id` of it."""
+    blocked_at: datetime
+    number: str | None = None
+    """:func:`pki.keys.number_digest` in hex, where the key itself was seen."""
+    serial: int | None = None
+    """Of the certificate that was revoked as compromised; None where an administrator has blocked it."""
+    reason: str = ""
+    """The administrator's words."""
+
+
 class StoreError(PkiError):
     """The store did not do what it was told; nothing of the command has been kept."""
 
@@ -291,6 +306,12 @@ class Revoked(StoreError):
     """The certificate that the caller proved itself by has been revoked."""
 
     code = Code.REVOKED
+
+
+class KeyBlocked(StoreError):
+    """The key that was to be certified is blocked (HTTP 422)."""
+
+    code = Code.BLOCKED_KEY
 
 
 class EntryGone(StoreError):

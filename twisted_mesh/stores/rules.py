@@ -16,8 +16,9 @@ from pki.audit.log import Entry
 from pki.errors import printable
 from pki.serial import serial_pairs
 from pki.svid.revocation_set import Reason
-from twisted_mesh.stores import agents, bulk, claims, entries, federation, log, tokens
+from twisted_mesh.stores import agents, blocked_keys, bulk, claims, entries, federation, log, tokens
 from twisted_mesh.stores.commands import (
+    BlockKey,
     Command,
     CreateEntry,
     CreateToken,
@@ -41,6 +42,7 @@ from twisted_mesh.stores.commands import (
     SaveCheckpoint,
     SettleDefaultEntry,
     TakeCrlNumber,
+    UnblockKey,
     WriteOff,
 )
 from twisted_mesh.stores.reading import ROW
@@ -113,6 +115,10 @@ def apply(connection: Connection, command: Command) -> Outcome:
             federation.keep(connection, command)
         case EndFederation():
             federation.end(connection, command)
+        case BlockKey():
+            return blocked_keys.block(connection, command)
+        case UnblockKey():
+            blocked_keys.unblock(connection, command)
         case CreateToken():
             tokens.create(connection, command)
         case RecordCertificate():
@@ -145,6 +151,7 @@ def _demand_right(connection: Connection, command: RecordIntent) -> None:
                 f"the certificate that was presented, {serial_pairs(renews)}, has been revoked meanwhile: "
                 "ask for a new one"
             )
+    blocked_keys.demand_unblocked(connection, command.certificate.key)
     if command.admits is not None:
         agents.admit(connection, command.admits)
     required = (
@@ -207,6 +214,8 @@ def _mark_revoked(
         connection.execute(_REVOKE, {"id_": number, "at_": at, "reason_": reason})
         (position,) = next_numbers(connection, feed=1)
         connection.execute(insert(feed), {"position": position, "certificate": number})
+        if reason is Reason.KEY_COMPROMISE:
+            blocked_keys.block_compromised(connection, [number])
         row = _numbered(connection, number)
     log.record(connection, entry)
     return certificate_of(row)

@@ -43,7 +43,7 @@ Value = int | str | bytes | None
 ROTATE = b'{"act":"rotate"'
 
 #: The version of these tables, kept in ``meta`` under ``schema``.
-VERSION = 6
+VERSION = 7
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -216,6 +216,17 @@ federation = Table(
     Column("sequence", _Int64, nullable=False),
     Column("bundle", LargeBinary),
     Column("fetched_at", _Int64),
+)
+
+#: Keys that nothing is certified for, as :class:`~twisted_mesh.stores.records.BlockedKey` tells.
+blocked_keys = Table(
+    "blocked_keys",
+    metadata,
+    Column("spki", Text, primary_key=True),
+    Column("number", Text),
+    Column("blocked_at", _Int64, nullable=False),
+    Column("serial", Text),
+    Column("reason", Text, nullable=False),
 )
 
 #: The audit log: each act, written in the act's own transaction. Pruned, its hash stays in ``tiles``.

@@ -11,11 +11,21 @@ from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
 from pki.errors import PkiError
-from twisted_mesh.stores import claims, entries, examination, federation, log, reading, tokens
+from twisted_mesh.stores import (
+    blocked_keys,
+    claims,
+    entries,
+    examination,
+    federation,
+    log,
+    reading,
+    tokens,
+)
 from twisted_mesh.stores.commands import Command, Returning
 from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.migrations import Tables, bring_up
 from twisted_mesh.stores.records import (
+    BlockedKey,
     Examined,
     Feed,
     Full,
@@ -175,6 +185,10 @@ class SqlStore:
     def federations(self) -> "Deferred[tuple[StoredFederation, ...]]":
         """Federated trust domains, by name. Errs with :class:`StoreError` where one cannot be read."""
         return self._read(federation.everything)
+
+    def blocked_keys(self) -> "Deferred[tuple[BlockedKey, ...]]":
+        """Keys that nothing is certified for, the oldest first. Errs with :class:`StoreError`."""
+        return self._read(blocked_keys.everything)
 
     def find_token(self, digest: bytes) -> Deferred[IssuedToken | None]:
         """The join token with that SHA-256, whatever has become of it, or None."""

@@ -12,11 +12,13 @@ from twisted.internet.threads import deferToThread
 
 from pki.audit.log import Act
 from pki.errors import PkiError
+from pki.keys.key_list import KeyList
 from pki.validity import format_duration, spoken_duration
 from twisted_mesh.ca import metrics
 from twisted_mesh.ca.audit_log import OURSELVES
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.authority_files import load_or_create, tell_certificate
+from twisted_mesh.ca.blocked_keys import read_lists
 from twisted_mesh.ca.entries_file import read_entries
 from twisted_mesh.ca.first_installation import take_note_of_installation
 from twisted_mesh.ca.housekeeping import take_note_of_restore
@@ -206,6 +208,7 @@ class CaService(MeshService):
         if parts.revoker is not None:
             await parts.revoker.hold_against(acts)
         await self.built.root_rotator.hold_against(acts)
+        await parts.blocked.load()
         quota = parts.certificates.quota
         quota.recall(await self.store.issued_since(quota.hour))
         if self.state.restored.exists():
@@ -324,6 +327,13 @@ class CaService(MeshService):
                 return await parts.entries.replace_filed(filed)
 
             found.append(Reread(f"--entries {path}", entries))
+        if paths := options["blocked-keys"]:
+
+            async def blocked() -> str:
+                lists: tuple[KeyList, ...] = await deferToThread(read_lists, paths)
+                return parts.blocked.replace_lists(lists)
+
+            found.append(Reread(f"--blocked-keys {', '.join(paths)}", blocked))
         platforms = self.listeners.platforms
         if platforms is not None and options["attestors"] is not None:
 

@@ -195,7 +195,8 @@ class Options(WorkloadAttestorOptions, KeyOptions, ServiceOptions):
 
     def __init__(self) -> None:
         super().__init__()
-        self["admin"], self["monitor"], self["leaf-key"] = [], [], []
+        self["admin"], self["monitor"] = [], []
+        self["leaf-key"], self["blocked-keys"] = [], []
 
     def opt_admin(self, pattern: str) -> None:
         """who is an administrator over mutual TLS: a SPIFFE ID or pattern (repeatable)"""
@@ -208,6 +209,10 @@ class Options(WorkloadAttestorOptions, KeyOptions, ServiceOptions):
     def opt_monitor(self, pattern: str) -> None:
         """who may read health and metrics over mutual TLS, and no more: a SPIFFE ID or pattern (repeatable)"""
         self["monitor"].append(SpiffePattern.parse(pattern))
+
+    def opt_blocked_keys(self, path: str) -> None:
+        """a list of keys that nothing is certified for: SHA-256s, Debian's or badkeys'; HUP rereads it (repeatable)"""
+        self["blocked-keys"].append(path)
 
     def postOptions(self) -> None:
         """Turn words into values. Raises :class:`PkiError` and :class:`usage.UsageError` in one sentence."""

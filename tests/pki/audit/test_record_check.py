@@ -11,6 +11,7 @@ from pki.audit.log import Act, Entry
 from pki.audit.record_check import RecordCheck, differences
 from pki.audit.recorded import (
     Difference,
+    RecordedBlock,
     RecordedCertificate,
     RecordedClaim,
     RecordedEntry,
@@ -376,3 +377,37 @@ def test_a_federation_that_the_log_cannot_tell_of_any_more_is_not_judged() -> No
 
 def test_a_ca_that_shows_no_federations_is_not_missed_any() -> None:
     assert of_federation([FEDERATE], None, shown=False) == []
+
+
+STOLEN = "5f" * 32
+BLOCK = act(Act.ADMINISTER, f"key {STOLEN}", {"did": "block-key", "reason": "found on a wall"})
+UNBLOCK = act(Act.ADMINISTER, f"key {STOLEN}", {"did": "unblock-key"})
+COMPROMISED = act(
+    Act.REVOKE, f"{REVOKED:x}", {"spiffe_id": ID, "reason": "keyCompromise", "key": STOLEN}
+)
+
+
+@pytest.mark.parametrize(
+    ("acts", "rows", "codes"),
+    [
+        ([BLOCK], [RecordedBlock(STOLEN, NOW)], []),
+        ([BLOCK], [], ["record-unrevoked"]),
+        ([BLOCK, UNBLOCK], [], []),
+        ([BLOCK, UNBLOCK], [RecordedBlock(STOLEN, NOW)], ["record-unknown"]),
+        ([], [RecordedBlock(STOLEN, NOW)], ["record-unknown"]),
+        ([COMPROMISED], [RecordedBlock(STOLEN, NOW, REVOKED)], []),
+        ([COMPROMISED], [], ["record-unrevoked"]),
+        ([COMPROMISED], [RecordedBlock(STOLEN, NOW)], ["record-changed"]),
+        ([BLOCK, COMPROMISED], [RecordedBlock(STOLEN, NOW)], ["record-changed"]),
+        # What was revoked before keys were blocked names none.
+        ([], [RecordedBlock(STOLEN, NOW, REVOKED)], []),
+        ([act(Act.RESTORE, "mesh.local", {})], [RecordedBlock(STOLEN, NOW)], []),
+    ],
+)
+def test_blocked_keys_are_held_against_the_log(
+    acts: Sequence[Entry], rows: Sequence[RecordedBlock], codes: list[str]
+) -> None:
+    logged = (Row(n, one.to_bytes()) for n, one in enumerate(acts))
+    found = list(differences(logged, (), (), (), NOW, blocks=rows))
+    assert [difference.code for difference in found] == codes
+    assert all(difference.kind == "key" and STOLEN in difference.detail for difference in found)

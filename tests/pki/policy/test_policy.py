@@ -86,6 +86,8 @@ WORKLOADS_MAY: dict[Action, set[str] | str] = {
     Action.CHANGE_ROOTS: "none",
     Action.READ_FEDERATION: "none",
     Action.CHANGE_FEDERATION: "none",
+    Action.READ_BLOCKED_KEYS: "none",
+    Action.CHANGE_BLOCKED_KEYS: "none",
     Action.READ_ENTRIES: "none",
     Action.CHANGE_ENTRIES: "none",
     Action.READ_TOKENS: "none",

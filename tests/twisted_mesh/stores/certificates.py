@@ -104,13 +104,13 @@ def issue(serial: int, **facts: Any) -> RecordIssue:
 
 
 def revoke(serial: int, **changes: Any) -> Revoke:
-    command = Revoke(serial, NOW, Reason.KEY_COMPROMISE, entry(Act.REVOKE, serial))
+    command = Revoke(serial, NOW, Reason.SUPERSEDED, entry(Act.REVOKE, serial))
     return evolve(command, **changes)
 
 
 def revoke_all(*serials: int, **changes: Any) -> RevokeAll:
     acts = tuple((serial, entry(Act.REVOKE, serial)) for serial in serials)
-    return evolve(RevokeAll(acts, NOW, Reason.KEY_COMPROMISE), **changes)
+    return evolve(RevokeAll(acts, NOW, Reason.SUPERSEDED), **changes)
 
 
 def write_off(number: int, **changes: Any) -> WriteOff:

@@ -15,6 +15,7 @@ from pki.spiffe import TrustDomain
 from tests.twisted_mesh.stores.certificates import NOW, entry
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores.commands import (
+    BlockKey,
     CreateEntry,
     CreateToken,
     DeleteEntry,
@@ -23,8 +24,9 @@ from twisted_mesh.stores.commands import (
     KeepBundle,
     RevokeToken,
     SettleDefaultEntry,
+    UnblockKey,
 )
-from twisted_mesh.stores.records import IssuedToken, StoredEntry, StoredFederation
+from twisted_mesh.stores.records import BlockedKey, IssuedToken, StoredEntry, StoredFederation
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite
 
@@ -89,6 +91,15 @@ def keep_bundle(name: str, sequence: int, **changes: Any) -> KeepBundle:
 
 def end_federation(name: str) -> EndFederation:
     return EndFederation(TrustDomain(name), entry(Act.ADMINISTER, 8))
+
+
+def block_key(spki: str, **changes: Any) -> BlockKey:
+    """By an administrator, at ``NOW``."""
+    return BlockKey(evolve(BlockedKey(spki, NOW), **changes), entry(Act.ADMINISTER, 10))
+
+
+def unblock_key(spki: str) -> UnblockKey:
+    return UnblockKey(spki, entry(Act.ADMINISTER, 11))
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def end(*, ban: bool = False) -> EndAgent:
     made = (BAN, entry(Act.ADMINISTER, 8)) if ban else None
     deletion = ("own", entry(Act.ADMINISTER, 7))
     template = entry(Act.REVOKE)
-    return EndAgent(AGENT, NOW, Reason.KEY_COMPROMISE, (deletion,), template, made)
+    return EndAgent(AGENT, NOW, Reason.CESSATION_OF_OPERATION, (deletion,), template, made)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_all_that_it_has_goes_at_once(known: SqlStore, calls: ThreadCalls, ban: 
     position = calls.result(known.feed(0)).position
     revoked = calls.result(known.apply(end(ban=ban)))
     assert [found.serial for found in revoked] == [1, 2, 3]
-    assert {found.reason for found in revoked} == {Reason.KEY_COMPROMISE}
+    assert {found.reason for found in revoked} == {Reason.CESSATION_OF_OPERATION}
     told = calls.result(known.feed(position)).revocations
     assert {one.serial for one in told} == {1, 2, 3}
     left = {kept.entry.id for kept in calls.result(known.entries())}

@@ -179,7 +179,9 @@ def test_an_agents_claims_are_free_once_it_is_evicted_and_not_once_it_is_banned(
     calls.result(store.apply(issue(1, spiffe_id=AGENT, claim=CLAIM)))
     calls.result(store.apply(issue(2, claim=Claim("another's"))))
     release = entry(Act.ADMINISTER, 9) if frees else None
-    command = EndAgent(AGENT, NOW, Reason.KEY_COMPROMISE, (), entry(Act.REVOKE), release=release)
+    command = EndAgent(
+        AGENT, NOW, Reason.CESSATION_OF_OPERATION, (), entry(Act.REVOKE), release=release
+    )
     assert [found.serial for found in calls.result(store.apply(command))] == [1]
     left = [used.claim for used in calls.result(store.claims())]
     assert left == ["another's"] + [CLAIM.text] * (not frees)

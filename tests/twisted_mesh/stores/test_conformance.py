@@ -180,7 +180,7 @@ def test_open_intents_are_told_with_what_was_to_be_signed(
     numbers = record(store, calls, issued(7), signed(8), issued(9), issued(10))
     calls.result(store.apply(revoke(9)))
     calls.result(store.apply(write_off(numbers[3])))
-    revoked = issued(9, revoked_at=NOW, reason=Reason.KEY_COMPROMISE)
+    revoked = issued(9, revoked_at=NOW, reason=Reason.SUPERSEDED)
     seven, nine = OpenIntent(numbers[0], issued(7), DIGEST), OpenIntent(numbers[2], revoked, DIGEST)
     assert calls.result(store.open_intents()) == (seven, nine)
     assert calls.result(store.open_intents(1)) == (seven,)
@@ -214,7 +214,7 @@ def test_writing_off_what_was_revoked_keeps_the_first_revocation(
     (number,) = record(store, calls, issued(7))
     calls.result(store.apply(revoke(7)))
     gone = calls.result(store.apply(write_off(number, at=LATER)))
-    assert (gone.revoked_at, gone.reason) == (NOW, Reason.KEY_COMPROMISE)
+    assert (gone.revoked_at, gone.reason) == (NOW, Reason.SUPERSEDED)
     assert calls.result(store.feed(0)).position == 1
     assert [act for act, _ in acts(store, calls)] == [Act.ISSUE, Act.REVOKE, Act.WRITE_OFF]
     assert calls.result(store.open_intents()) == ()
@@ -223,7 +223,7 @@ def test_writing_off_what_was_revoked_keeps_the_first_revocation(
 def test_the_first_revocation_wins(store: SqlStore, calls: ThreadCalls) -> None:
     record(store, calls, signed(7))
     first = calls.result(store.apply(revoke(7)))
-    assert first == signed(7, revoked_at=NOW, reason=Reason.KEY_COMPROMISE)
+    assert first == signed(7, revoked_at=NOW, reason=Reason.SUPERSEDED)
     again = revoke(7, at=LATER, reason=Reason.SUPERSEDED)
     assert calls.result(store.apply(again)) == first
     assert calls.result(store.find(7)) == first
@@ -283,7 +283,7 @@ def test_a_pending_certificate_can_be_revoked_and_stays_so(
     assert pending.is_pending
     calls.result(store.apply(RecordCertificate(number, der(7))))
     found = calls.result(store.find(7))
-    assert found == signed(7, revoked_at=NOW, reason=Reason.KEY_COMPROMISE)
+    assert found == signed(7, revoked_at=NOW, reason=Reason.SUPERSEDED)
     assert found.status(NOW) is Status.REVOKED
 
 
@@ -297,7 +297,7 @@ def test_the_feed_gives_what_came_after_a_position(store: SqlStore, calls: Threa
     assert everything.store == empty.store == store.id != ""
     assert everything.position == 3
     assert everything.revocations == tuple(
-        Revocation(ISSUER, serial, NOW, Reason.KEY_COMPROMISE, NOW + HOUR) for serial in (2, 1, 3)
+        Revocation(ISSUER, serial, NOW, Reason.SUPERSEDED, NOW + HOUR) for serial in (2, 1, 3)
     )
     for after in (1, 2, 3):
         news = calls.result(store.feed(after))

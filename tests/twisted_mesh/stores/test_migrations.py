@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from pki.keys import key_id
+from pki.keys import key_id, number_digest
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
 from tests.running import CHECKOUT
@@ -34,7 +34,14 @@ from tests.twisted_mesh.stores.registrations import (
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import migrations, schema
 from twisted_mesh.stores.commands import Claim, RecordCertificate, TakeCrlNumber
-from twisted_mesh.stores.records import AlreadyAttested, IssuedCertificate, LastCrl, Query, Status
+from twisted_mesh.stores.records import (
+    AlreadyAttested,
+    IssuedCertificate,
+    KeyBlocked,
+    LastCrl,
+    Query,
+    Status,
+)
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite
 
@@ -42,8 +49,8 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 #: The name that ends each SPIFFE ID, and the serial.
 EXPIRED, VALID, PENDING, REVOKED, BOTH = 0xA1, 0x7F << 152 | 1, 3, 4, 5
-VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5 = (
-    Path(__file__).with_name(f"version_{version}.sql").read_text() for version in (1, 2, 3, 4, 5)
+VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6 = (
+    Path(__file__).with_name(f"version_{version}.sql").read_text() for version in (1, 2, 3, 4, 5, 6)
 )
 
 
@@ -421,6 +428,27 @@ def test_version_5_loses_nothing_and_comes_to_the_tables_of_a_new_store(
     assert tables(path) == tables_of_a_new_store(path, calls)
 
 
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
+def test_what_was_compromised_before_blocks_its_key_from_now_on(
+    tmp_path: Path, calls: ThreadCalls, version: int
+) -> None:
+    script = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6)[version - 1]
+    path = database(tmp_path, script)
+    store = SqlStore(Sqlite(path), calls)
+    store.start()
+    (blocked,) = calls.result(store.blocked_keys())
+    cert = x509.load_der_x509_certificate(old_certificate(REVOKED))
+    assert (blocked.serial, blocked.spki) == (REVOKED, key_id(cert.public_key()))
+    assert (blocked.blocked_at, blocked.reason) == (NOON, "")
+    digest = number_digest(cert.public_key())
+    assert digest is not None
+    assert blocked.number == digest.hex()
+    (refused,) = tell(store, calls, intent(9, key=blocked.spki))
+    assert isinstance(refused, KeyBlocked)
+    calls.result(store.stop())
+    assert tables(path) == tables_of_a_new_store(path, calls)
+
+
 @pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 def test_what_is_older_takes_claims(tmp_path: Path, calls: ThreadCalls, version: int) -> None:
     script = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5)[version - 1]
@@ -433,7 +461,7 @@ def test_what_is_older_takes_claims(tmp_path: Path, calls: ThreadCalls, version:
     calls.result(store.stop())
 
 
-@pytest.mark.parametrize("script", [VERSION_4, VERSION_5], ids=["4", "5"])
+@pytest.mark.parametrize("script", [VERSION_4, VERSION_5, VERSION_6], ids=["4", "5", "6"])
 def test_kill_9_half_way_leaves_version_4(tmp_path: Path, calls: ThreadCalls, script: str) -> None:
     path = database(tmp_path, script)
     before = content(path)

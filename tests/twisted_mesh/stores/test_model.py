@@ -34,6 +34,7 @@ from tests.twisted_mesh.stores.certificates import (
     write_off,
 )
 from tests.twisted_mesh.stores.registrations import (
+    block_key,
     create_entry,
     create_token,
     delete_entry,
@@ -45,11 +46,13 @@ from tests.twisted_mesh.stores.registrations import (
     settle_default,
     stored,
     token_of,
+    unblock_key,
 )
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import reading
 from twisted_mesh.stores.commands import (
     Admission,
+    BlockKey,
     Claim,
     Command,
     CreateEntry,
@@ -67,14 +70,17 @@ from twisted_mesh.stores.commands import (
     RevokeAll,
     RevokeToken,
     SettleDefaultEntry,
+    UnblockKey,
     WriteOff,
 )
 from twisted_mesh.stores.records import (
     AlreadyAttested,
+    BlockedKey,
     Conflict,
     EntryGone,
     IssuedCertificate,
     IssuedToken,
+    KeyBlocked,
     Query,
     Revoked,
     Status,
@@ -164,10 +170,12 @@ federations = st.one_of(
     ),
     st.builds(end_federation, st.sampled_from(["b", "c"])),
 )
+blocks = st.one_of(st.builds(block_key, keys), st.builds(unblock_key, keys))
 commands = st.one_of(
     intents,
     intents,
     federations,
+    blocks,
     st.builds(RecordIssue, intents, st.integers(0, 1).map(der)),
     registrations,
     st.builds(RecordCertificate, numbers, st.integers(0, 1).map(der)),
@@ -190,7 +198,13 @@ commands = st.one_of(
 )
 
 Answer = (
-    IssuedCertificate | tuple[IssuedCertificate, ...] | IssuedToken | type[Exception] | int | None
+    IssuedCertificate
+    | tuple[IssuedCertificate, ...]
+    | IssuedToken
+    | BlockedKey
+    | type[Exception]
+    | int
+    | None
 )
 
 
@@ -207,6 +221,7 @@ class Model:
         self.tokens: dict[str, IssuedToken] = {}
         self.federations: dict[str, StoredFederation] = {}
         self.claims: dict[str, UsedClaim] = {}
+        self.blocked: dict[str, BlockedKey] = {}
         self.claimed_before: dict[str, UsedClaim] = {}
         self.is_settled = False
 
@@ -317,6 +332,17 @@ class Model:
             case EndFederation(domain):
                 if self.federations.pop(str(domain), None) is None:
                     return Unknown
+            case BlockKey(new):
+                if new.spki not in self.blocked:
+                    self.blocked[new.spki] = new
+                    self._tell(command.act)
+                return self.blocked[new.spki]
+            case UnblockKey(spki):
+                if spki not in self.blocked:
+                    return Unknown
+                if self.blocked[spki].serial is not None:
+                    return Conflict
+                del self.blocked[spki]
             case _:
                 raise AssertionError(command)
         if command.act is not None:
@@ -329,6 +355,8 @@ class Model:
         renewed = None if command.renews is None else self.number_of(command.renews)
         if renewed and self.certificates[renewed].revoked_at is not None:
             return Revoked
+        if command.certificate.key in self.blocked:
+            return KeyBlocked
         entries = dict(self.entries)
         if command.admits is not None:
             made, before = command.admits.entry, command.admits.replaces
@@ -422,6 +450,10 @@ class Model:
         if self.certificates[number].revoked_at is None:
             self._change(number, revoked_at=at, reason=reason)
             self.feed.append(number)
+            if reason is Reason.KEY_COMPROMISE:
+                found = self.certificates[number]
+                known = self.blocked.get(found.key, BlockedKey(found.key, at))
+                self.blocked[found.key] = evolve(known, serial=known.serial or found.serial)
         return self.certificates[number]
 
     def _revoke_all(
@@ -573,6 +605,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
         assert tokens == self.model.tokens
         federations = self.calls.result(self.store.federations())
         assert federations == tuple(v for _, v in sorted(self.model.federations.items()))
+        blocked = self.calls.result(self.store.blocked_keys())
+        assert {found.spki: found for found in blocked} == self.model.blocked
 
     @rule()
     def audit(self) -> None:

@@ -6,6 +6,7 @@ from pki.policy.policy import Action
 from twisted_mesh.api import (
     agent_messages,
     attestation_messages,
+    blocked_key_messages,
     ca_messages,
     certification_messages,
     federation_messages,
@@ -20,6 +21,7 @@ from twisted_mesh.ca.api import (
     agents,
     attesting,
     audit,
+    blocked_keys,
     certificates,
     certification,
     connections,
@@ -332,6 +334,25 @@ ROUTES: dict[tuple[str, str], Route] = {
         federation_messages.FederationEnded,
         query=["reason"],
         rest="domain",
+    ),
+    ("GET", "/api/v1/keys/blocked"): Route(
+        Action.READ_BLOCKED_KEYS,
+        blocked_keys.list_blocked,
+        blocked_key_messages.BlockedKeyRows,
+    ),
+    ("POST", "/api/v1/keys/blocked"): Route(
+        Action.CHANGE_BLOCKED_KEYS,
+        blocked_keys.block,
+        blocked_key_messages.BlockedKeyRow,
+        body=blocked_key_messages.NewBlockedKey,
+        status=HTTPStatus.CREATED,
+    ),
+    ("DELETE", "/api/v1/keys/blocked/*"): Route(
+        Action.CHANGE_BLOCKED_KEYS,
+        blocked_keys.unblock,
+        blocked_key_messages.KeyUnblocked,
+        query=["reason"],
+        rest="key",
     ),
     ("GET", "/api/v1/policy"): Route(Action.READ_POLICY, policy.show, policy_messages.PolicyStatus),
     ("POST", "/api/v1/policy/reload"): Route(

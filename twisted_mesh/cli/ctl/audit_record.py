@@ -15,6 +15,7 @@ from pki.audit.log import Checkpoint
 from pki.audit.record_check import RecordCheck
 from pki.audit.recorded import (
     Difference,
+    RecordedBlock,
     RecordedCertificate,
     RecordedClaim,
     RecordedEntry,
@@ -131,6 +132,9 @@ async def _differences(
     async for claim in _claims(administration):
         for difference in check.claim(claim):
             yield difference
+    async for block in _blocks(administration):
+        for difference in check.block(block):
+            yield difference
     for difference in check.missing():
         yield difference
 
@@ -143,6 +147,17 @@ async def _claims(administration: Administration) -> AsyncIterator[RecordedClaim
                 yield RecordedClaim(
                     claim.claim, parse_serial(claim.serial), parse_rfc3339(claim.used_at)
                 )
+    except CaRefused as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+
+
+async def _blocks(administration: Administration) -> AsyncIterator[RecordedBlock]:
+    """Keys that are blocked; a CA of before there were any shows none."""
+    try:
+        for row in (await administration.blocked_keys()).keys:
+            serial = None if row.serial is None else parse_serial(row.serial)
+            yield RecordedBlock(row.key, parse_rfc3339(row.blocked_at), serial)
     except CaRefused as error:
         if error.status != HTTPStatus.NOT_FOUND:
             raise

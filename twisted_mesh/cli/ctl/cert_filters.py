@@ -80,16 +80,21 @@ def key_meant(text: str) -> str:
     """
     if (digest := digest_in(text)) is not None:
         return digest
-    for label, der in _blocks("--key", text):
+    return key_id(key_in("--key", text))
+
+
+def key_in(option: str, text: str) -> PublicKeyTypes:
+    """The key of the first certificate, CSR or public key in the file ``text``. Raises :class:`Unusable`."""
+    for label, der in _blocks(option, text):
         if label in _KEYS:
             try:
-                return key_id(_KEYS[label](der))
+                return _KEYS[label](der)
             except PkiError as error:
-                raise Unusable(f"--key {discreet(text)}: {error}") from None
+                raise Unusable(f"{option} {discreet(text)}: {error}") from None
             except HOSTILE_INPUT:
-                raise Unusable(f"--key {discreet(text)}: its {label} cannot be read") from None
+                raise Unusable(f"{option} {discreet(text)}: its {label} cannot be read") from None
     raise Unusable(
-        f"--key {discreet(text)}: there is no certificate, CSR or public key in it (of a private key: "
+        f"{option} {discreet(text)}: there is no certificate, CSR or public key in it (of a private key: "
         "openssl pkey -pubout)"
     )
 

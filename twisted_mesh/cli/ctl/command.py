@@ -19,6 +19,7 @@ _COMMANDS = {
     "entry": "Create, list, show and delete registration entries.",
     "federation": "Federate with other trust domains: add, list, show, refresh, remove.",
     "jwt": "List, rotate and retire the keys that sign JWT-SVIDs.",
+    "key": "Block keys, let them go, and list those that are blocked.",
     "policy": "Check, test and explain rules; show, reload and withdraw those of the CA.",
     "token": "Create, list and revoke join tokens.",
     "why": "Say why a caller gets a certificate or not, and what would change that.",

@@ -188,7 +188,8 @@ def test_no_token_is_made_for_one_of_the_platform(api: Api) -> None:
 def test_a_banned_one_does_not_come_again(api: Api) -> None:
     agent_of(come(api, seen(claim=CLAIM)))
     api.made("POST", "/api/v1/agents/prod.node7", {"action": "ban"})
-    assert code(come(api, seen(claim=CLAIM))) == (409, "already-attested")
+    assert code(come(api, seen(claim=CLAIM))) == (422, "refused"), "its key is compromised"
+    assert code(come(api, seen(claim=CLAIM), with_key=9)) == (409, "already-attested")
     assert code(come(api, seen(), with_key=9)) == (403, "not-authorized")
     api.made("POST", "/api/v1/agents/prod.node7", {"action": "unban"})
     assert come(api, seen(claim=CLAIM), with_key=9).status == 409  # its claim is used still

@@ -50,7 +50,7 @@ def falsified() -> Iterator[Falsified]:
     with ca_rig() as rig:
         good = rig.sign()[0].serial_number
         revoked = rig.sign()[0].serial_number
-        result_of(rig.ca.certificates.revoke(ADMIN, revoked, Reason.KEY_COMPROMISE))
+        result_of(rig.ca.certificates.revoke(ADMIN, revoked, Reason.SUPERSEDED))
         rig.sign()
         yield Falsified(rig, serial_hex(good), serial_hex(revoked))
 

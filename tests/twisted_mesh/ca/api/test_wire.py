@@ -15,6 +15,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 from attrs import define, evolve, field
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.internet.task import Clock
 
 from pki.issuing.csr import build_csr
@@ -32,6 +33,7 @@ from twisted_mesh.api import client as clients
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.agent_client import AgentClient
 from twisted_mesh.api.agent_messages import EndAgent, NewAgentToken
+from twisted_mesh.api.blocked_key_messages import NewBlockedKey
 from twisted_mesh.api.certification_messages import Installation
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.federation_messages import NewFederation, RefreshFederation
@@ -214,6 +216,7 @@ def test_every_answer_is_what_it_was(rig: CaRig) -> None:
     _agents(api)
     _token_by_an_agent(api)
     _federation(api)
+    _keys(api)
     rig.store.broken = {"Probe"}
     rig.seconds += 2
     api.ask("unwell", "GET", "/api/v1/health")
@@ -280,7 +283,8 @@ def _policy(api: Api) -> None:
     api.rig.gate.journal = Kept()  # type: ignore[assignment]
     api.ask("in force", "GET", "/api/v1/policy")
     api.ask("the same", "POST", "/api/v1/policy/reload", {"reason": "why"})
-    api.ask("refused", "POST", "/api/v1/sign", {"csr": CSR, "requested_id": str(BACKEND)})
+    csr = build_csr(key(7), BACKEND).decode()
+    api.ask("refused", "POST", "/api/v1/sign", {"csr": csr, "requested_id": str(BACKEND)})
     api.ask("one", "GET", "/api/v1/policy/decisions")
     result_of(api.rig.gate.withdraw(ADMIN, "why"))
     api.ask("withdrawn", "GET", "/api/v1/policy")
@@ -321,6 +325,21 @@ def _federation(api: Api) -> None:
     api.caller = ADMIN
     api.ask("removed", "DELETE", "/api/v1/federation/*", rest="other.example?reason=why")
     api.ask("removed twice", "DELETE", "/api/v1/federation/*", rest="other.example")
+
+
+def _keys(api: Api) -> None:
+    path = "/api/v1/keys/blocked"
+    api.ask("none", "GET", path)
+    api.ask("by its digest", "POST", path, {"key": "5f" * 32, "reason": "found on a wall"})
+    api.ask("again", "POST", path, {"key": "5f" * 32})
+    pem = key(5).public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    api.ask("itself", "POST", path, {"public_key": pem.decode()})
+    api.ask("both", "POST", path, {"key": "5f" * 32, "public_key": pem.decode()})
+    api.ask("no key", "POST", path, {"public_key": "nonsense"})
+    api.ask("in capitals", "POST", path, {"key": "5F" * 32})
+    api.ask("two", "GET", path)
+    api.ask("let go", "DELETE", f"{path}/*", rest=f"{'5f' * 32}?reason=why")
+    api.ask("let go twice", "DELETE", f"{path}/*", rest="5f" * 32)
 
 
 def _agents(api: Api) -> None:
@@ -364,10 +383,10 @@ def _by_platform(api: Api) -> None:
     agent = MESH.member("mesh", "agent", "prod.node7")
     seen = anonymous("badge:7", frozenset(map(Selector.parse, proven)))
     api.caller = evolve(seen, claim="badge:7")
-    asked = {"csr": build_csr(key(8), agent).decode(), "requested_id": str(agent)}
+    asked = {"csr": build_csr(key(6), agent).decode(), "requested_id": str(agent)}
     api.ask("by platform", "POST", "/api/v1/sign", asked)
     api.ask("again", "POST", "/api/v1/sign", asked)
-    api.ask("stolen", "POST", "/api/v1/sign", asked | {"csr": build_csr(key(9), agent).decode()})
+    api.ask("stolen", "POST", "/api/v1/sign", asked | {"csr": build_csr(key(7), agent).decode()})
     api.caller = ADMIN
     api.ask("by platform", "GET", "/api/v1/agents/*", rest="prod.node7")
     api.ask("used", "GET", "/api/v1/claims")
@@ -466,6 +485,9 @@ def test_every_request_of_the_clients_is_what_it_was(sent: dict[str, str]) -> No
         client.trust(TrustQuestion(7, "store", "0e", 3, 30, Belief("me", 5, "sha256:00"))),
         administration.request_certification(new_key=False),
         administration.install(Installation("PEM", ["AAAA"], dry_run=True)),
+        administration.blocked_keys(),
+        administration.block_key(NewBlockedKey("5f" * 32, reason="why")),
+        administration.unblock_key("5f" * 32, "why"),
         administration.policy(),
         administration.reload_policy("why"),
         administration.withdraw_policy("why"),
