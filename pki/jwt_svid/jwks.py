@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pki.errors import HOSTILE_INPUT
 from pki.jwt_svid.algorithms import ALGORITHMS, JwtPublicKey, fits
 from pki.jwt_svid.compact import BadJwt, base64url_bytes, strict_object
-from pki.keys import jwk_members, key_id, spki_der, weaknesses
+from pki.keys import jwk_members, key_id, kind_of, spki_der, weaknesses
 from pki.keys.kind import base64url
 
 #: The ``use`` of JWT authorities in a SPIFFE bundle.
@@ -108,7 +108,11 @@ def authority_of(jwk: Mapping[str, object]) -> JwtAuthority | None:
         key = _public_key(jwk)
     except HOSTILE_INPUT:
         return None
-    if key is None or (isinstance(key, rsa.RSAPublicKey) and weaknesses(key, at_a_glance=True)):
+    # To look for factors of an RSA key takes longer than all the rest.
+    if key is None:
+        return None
+    # A curve of JWTs alone, P-521, no row speaks for.
+    if kind_of(key) and weaknesses(key, at_a_glance=isinstance(key, rsa.RSAPublicKey)):
         return None
     return JwtAuthority(kid, spki_der(key), alg) if alg is None or fits(alg, key) else None
 

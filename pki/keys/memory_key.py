@@ -5,7 +5,7 @@ from typing import Self
 from attrs import field, frozen
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from pki.keys.algorithm import KeyAlgorithm, PrivateKey, PublicKey
+from pki.keys.algorithm import KeyAlgorithm, PrivateKey, PublicKey, weaknesses
 from pki.keys.pkcs8 import UnusableKey, read_pem, write_pem
 
 
@@ -36,6 +36,9 @@ class MemoryKey:
         algorithm = KeyAlgorithm.of(key.public_key()) if hasattr(key, "public_key") else None
         if algorithm is None or not isinstance(key, PrivateKey):
             raise UnusableKey(f"the private key is none of {', '.join(KeyAlgorithm)}")
+        if weak := weaknesses(key.public_key()):
+            details = "; ".join(problem.detail for problem in weak)
+            raise UnusableKey(f"nobody may rely on this key: {details}; make a new one")
         return cls(key, algorithm)
 
     def to_pem(self, passphrase: bytes | None = None) -> bytes:

@@ -15,6 +15,7 @@ _SQUARES_OF_16 = frozenset({0, 1, 4, 9})
 _SQUARES = frozenset(n * n % _MODULUS for n in range(_MODULUS))
 #: One byte sixteen times: of a random modulus one in 2**111 has that.
 _PATTERN = re.compile(rb"(.)\1{15}", re.DOTALL)
+INFINEONS = "the RSA key was made by a chip of Infineon's (ROCA, CVE-2017-15361): its modulus can be factored"
 #: The generator of the subgroup that Infineon's library took its primes from.
 _GENERATOR = 65537
 
@@ -25,11 +26,6 @@ def faults(n: int) -> Iterator[str]:
         yield "the RSA modulus has a small prime factor"
     elif _PATTERN.search(n.to_bytes((n.bit_length() + 7) // 8, "big")):
         yield "the RSA modulus repeats one byte sixteen times: it was not made of random primes"
-    elif _infineon(n):
-        yield (
-            "the RSA key was made by a vulnerable chip of Infineon's (ROCA, CVE-2017-15361), and its modulus can be "
-            "factored"
-        )
     elif _close_primes(n):
         yield "the RSA modulus is a product of two close primes and is factored easily"
 
@@ -68,7 +64,7 @@ _INFINEON = sorted(
 _INFINEON_PRODUCT = math.prod(p for p, _ in _INFINEON)
 
 
-def _infineon(n: int) -> bool:
+def is_infineons(n: int) -> bool:
     """Whether ``n`` is a power of 65537 modulo the product of the primes up to 167, as both its primes were.
 
     M. Nemec and others, "The Return of Coppersmith's Attack", section 3.1. The exponents that it has modulo each prime

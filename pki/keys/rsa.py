@@ -113,7 +113,7 @@ class Rsa(KeyKind[rsa.RSAPrivateKey, rsa.RSAPublicKey]):
         return 20 + (e.bit_length() + e.bit_count()) * key.key_size**2 // 2**22
 
     def glaring(self, key: rsa.RSAPublicKey) -> list[str]:
-        """Modulus and exponent by CA/Browser Forum BR section 6.1.6, and an exponent of 32 bits at most."""
+        """Modulus and exponent by CA/Browser Forum BR section 6.1.6, an exponent of 32 bits at most, and no ROCA."""
         return _glaring(key.public_numbers())
 
     def weaknesses(self, key: rsa.RSAPublicKey) -> tuple[str, ...]:
@@ -172,6 +172,8 @@ def _glaring(numbers: rsa.RSAPublicNumbers) -> list[str]:
         found.append(
             f"an RSA exponent is odd and at least 65537, this one is {e if e < 2**32 else 'huge: more than 32 bits'}"
         )
+    if not found and modulus.is_infineons(n):
+        found.append(modulus.INFINEONS)
     return found
 
 
@@ -180,7 +182,7 @@ def _weaknesses(numbers: rsa.RSAPublicNumbers) -> tuple[str, ...]:
     """Remembered: they take a tenth of a millisecond or two, and every verdict asks about the same root."""
     found = _glaring(numbers)
     # The root of a modulus that fills a CSR takes a third of a second, and the size has refused it.
-    if numbers.n.bit_length() <= _MAX_BITS:
+    if numbers.n.bit_length() <= _MAX_BITS and modulus.INFINEONS not in found:
         found += modulus.faults(numbers.n)
     return tuple(found)
 

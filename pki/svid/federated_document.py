@@ -16,6 +16,7 @@ from cryptography import x509
 from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Problem, discreet, printable
 from pki.jwt_svid.jwks import JWT_SVID, JwtAuthority, authorities_of
+from pki.keys import weaknesses
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from pki.svid.bundle import X509_SVID, BadBundle, TrustBundle, announced_pins, root_of_jwk
 from pki.svid.x509svid import issuer_of, subject_of, uri_names
@@ -141,6 +142,7 @@ def _roots(
         try:
             refuse_foreign(trust_domain, root)
             is_root = root.issuer == root.subject
+            weak = weaknesses(root.public_key())
         except HOSTILE_INPUT:
             problems.append(
                 _bad_key(f"key {at + 1} of the bundle has a root with unreadable names")
@@ -150,6 +152,10 @@ def _roots(
             # It may be (X509-SVID section 6.1), and OpenSSL ends no chain there.
             said = f"key {at + 1} of the bundle has {subject_of(root)}, which {issuer_of(root)} has certified"
             problems.append(_bad_key(f"{said}: roots are believed that have signed themselves"))
+            continue
+        if weak:
+            said = f"key {at + 1} of the bundle has {subject_of(root)}, whose key anybody may have"
+            problems.append(_bad_key(f"{said}: {weak[0].detail}"))
             continue
         yield root
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, Pub
 
 from pki.codes import Code
 from pki.errors import Malformed, PkiError
-from pki.keys import KeyAlgorithm, kind_of, verify_cost
+from pki.keys import KeyAlgorithm, kind_of, verify_cost, weaknesses
 
 #: What no other protocol has before what it signs (RFC 8446 section 4.4.3): a signature made for this is none there,
 #: and none that somebody is led to make there is one here.
@@ -66,3 +66,6 @@ def demand_possession(key: PublicKeyTypes, signature: bytes, signed: bytes) -> N
         raise NotPossessed(
             "the signature is not of this certificate's key over the challenge, the trust domain and the key of the CSR"
         ) from None
+    # The last, and only of who has the key: a stranger is not to choose what is computed.
+    if weak := weaknesses(key):
+        raise NotPossessed(f"whoever likes may have the key of this certificate: {weak[0].detail}")

@@ -7,6 +7,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, x25519
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,3 +129,14 @@ def test_a_damaged_key_is_read_or_refused_and_nothing_else(data: bytes) -> None:
         assert error.code == "unusable-key"
     else:
         assert read.algorithm in KeyAlgorithm
+
+
+def test_a_key_file_that_anybody_may_have_is_refused_without_a_word_of_what_is_in_it() -> None:
+    seed = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
+    known = MemoryKey(Ed25519PrivateKey.from_private_bytes(seed), KeyAlgorithm.ED25519)
+    with pytest.raises(UnusableKey) as error:
+        MemoryKey.from_pem(known.to_pem())
+    assert str(error.value) == (
+        "nobody may rely on this key: this is the example key of RFC 8032 section 7.1: its private half is printed "
+        "there; make a new one"
+    )

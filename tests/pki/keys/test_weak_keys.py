@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.keys import KeyAlgorithm, MemoryKey, number_digest, verify_cost, weaknesses
-from pki.keys.modulus import faults
+from pki.keys.modulus import faults, is_infineons
 from pki.keys.published import small_multiples
 from tests.authorities import rsa_key
 
@@ -208,7 +208,10 @@ def test_a_key_of_infineons_chips_is_told_by_its_modulus_alone() -> None:
     (detail,) = details(rsa.RSAPublicNumbers(65537, n).public_key())
     assert "ROCA, CVE-2017-15361" in detail
     # 2 is no power of 65537 modulo 13, say: what differs by a factor is none of theirs.
-    assert not list(faults(n * (2**61 - 1)))
+    assert not is_infineons(n * (2**61 - 1))
+    public = rsa.RSAPublicNumbers(65537, n).public_key()
+    assert details(public, at_a_glance=True) == [detail]
+    assert verify_cost(public) is None
 
 
 def test_where_only_the_exponents_disagree_it_is_no_key_of_infineons_chips() -> None:
@@ -224,13 +227,14 @@ def test_where_only_the_exponents_disagree_it_is_no_key_of_infineons_chips() -> 
     n = lone + product * rsa_key().public_key().public_numbers().n
     while not all(n % d for d in range(2, 752)) or not n % 2:
         n += product
-    assert list(faults(n)) == []
+    assert not is_infineons(n)
 
 
 def test_moduli_of_random_primes_have_no_fault() -> None:
     for bits in (2048, 4096):
         n = MemoryKey.generate(KeyAlgorithm(f"rsa-{bits}")).public_key.public_numbers().n  # type: ignore[union-attr]
         assert list(faults(n)) == []
+        assert not is_infineons(n)
 
 
 @pytest.mark.parametrize(("rounds", "found"), [(2, True), (110, True), (111, False)])

@@ -6,6 +6,7 @@ import json
 import pytest
 from attrs import evolve
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -208,3 +209,22 @@ def test_any_document_is_read_or_refused_and_is_written_again(document: bytes) -
         return
     again = FederatedDocument.parse(MESH, found.bundle.to_jwks())
     assert again == FederatedDocument(found.bundle)
+
+
+def test_a_root_whose_key_anybody_may_have_loses_that_key_alone() -> None:
+    weak = forge(None, ROOT, subject_key=ec.derive_private_key(2, ec.SECP384R1()))
+    (described, *_) = TrustBundle(MESH, (weak,)).to_jwks_object()["keys"]  # type: ignore[misc]
+    found = read(described, FIRST)
+    assert found.bundle.roots == ROOTS[:1]
+    (problem,) = found.passed_over
+    assert "key 1 of the bundle has" in problem.detail
+    assert "whose key anybody may have: the private half" in problem.detail
+
+
+def test_a_jwt_key_whose_private_half_is_guessed_is_not_believed() -> None:
+    private = ec.derive_private_key(1, ec.SECP256R1())
+    weak = JwtAuthority.of(private.public_key())
+    assert weak is not None
+    found = read(FIRST, weak.to_jwk())
+    assert found.bundle.jwt_authorities == ()
+    assert "holds no usable key" in found.passed_over[0].detail

@@ -11,7 +11,7 @@ import pytest
 from attrs import evolve, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric import ec, padding
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -267,6 +267,9 @@ FORGED = {
         _leaf(replace={x509.UnrecognizedExtension: (_PRIVATE, True)}), "not understood"
     ),
     "a weak key": Forged(_leaf(owner=rsa_key(1024)), "weak"),
+    "a key that anybody guesses": Forged(
+        _leaf(owner=ec.derive_private_key(1, ec.SECP256R1())), "whoever likes may have the key"
+    ),
     "a certificate of 1000": Forged(
         lambda rig: rig.evidence((machine(), *[intermediate()] * 999)), "do not fit", Malformed
     ),
