@@ -57,6 +57,10 @@ def test_a_whole_mesh_lives_by_a_token(house: House, softhsm: SoftHsm) -> None:
     assert not list(chain.rglob("*PRIVATE*"))
     for key in ("root.key", "issuing.key"):
         assert (chain / "private" / key).read_text().startswith("pkcs11:token=mesh;serial=")
+    # Each key signs a number of the caller's.
+    proved = house.ctl("ca", "keys")
+    assert proved.returncode == 0, proved.stdout + proved.stderr
+    assert proved.stdout.count("SoftHSM") >= 2
     # The token is taken out: nothing is issued, and what is revoked is on record.
     softhsm.take_out()
     refused = house.client("--spiffe-id", "spiffe://mesh.local/service/late", "--timeout", "3s")
@@ -84,6 +88,10 @@ def test_a_whole_mesh_lives_by_a_token(house: House, softhsm: SoftHsm) -> None:
     assert "certificate revoked" in dead.stdout + dead.stderr
     assert ca.stop() == 0
     again = house.start_ca(*on_token(softhsm))
+    # The next issuing CA is made there, too.
+    rotated = house.ctl("ca", "rotate-issuing", "--yes")
+    assert rotated.returncode == 0, rotated.stdout + rotated.stderr
+    assert "mesh.local issuing-2" in softhsm.tool("--list-objects", "--type", "privkey")
     assert house.client("--repeat", "2").returncode == 0
     assert again.stop() == 0
 
