@@ -128,9 +128,8 @@ def the_private_key(session: Session, uri: Pkcs11Uri) -> PrivateKey:
 def public_half(session: Session, private: PrivateKey) -> PublicKey:
     """By the public key or the certificate beside it. Raises :class:`KeyStoreRefused` where there is neither."""
     key_type = private[Attribute.KEY_TYPE]
-    beside: dict[Attribute, Any] = {Attribute.ID: private[Attribute.ID]}
-    if not beside[Attribute.ID]:
-        beside = {Attribute.LABEL: private[Attribute.LABEL]}
+    label, key_id = id_of(private)
+    beside: dict[Attribute, Any] = {Attribute.ID: key_id} if key_id else {Attribute.LABEL: label}
     objects: list[Object] = [
         *_first(session, {Attribute.CLASS: ObjectClass.PUBLIC_KEY, **beside}),
         private,  # one of RSA has its modulus

@@ -9,7 +9,7 @@ from typing import TypeVar
 from attrs import define, evolve, field
 from pkcs11 import PrivateKey
 
-from pki.errors import Malformed, PkiError, printable
+from pki.errors import ANY_ERROR, Malformed, PkiError, printable
 from pki.keys import KeyAlgorithm, KeyReference, PublicKey, signature_over, weaknesses
 from pki.keys.pkcs11_uri import Pkcs11Uri
 from twisted_mesh.keystores.errors import KeyStoreAway, KeyStoreRefused
@@ -24,8 +24,10 @@ from twisted_mesh.pkcs11.login import Login
 from twisted_mesh.pkcs11.module import Module, module_at
 from twisted_mesh.pkcs11.pool import SESSIONS, SessionPool
 from twisted_mesh.pkcs11.tokens import serial_of
+from twisted_mesh.runtime.log import logger
 
 T = TypeVar("T")
+_log = logger("keys")
 
 #: Seconds that a signature may take, and that a key may take to be made: of RSA-4096 a smart card takes a minute.
 PATIENCE, PATIENCE_FOR_A_KEY = 10.0, 120.0
@@ -234,6 +236,16 @@ class Pkcs11Store:
         except KeyStoreRefused:
             self.problem = None  # of a key, by a token that answers
             raise
+        except ANY_ERROR as error:
+            # What the binding makes of answers that nobody has thought of, such as a label that is no UTF-8.
+            _log.failure(
+                "the token {uri} broke what was asked of it", event="token-broke", uri=self.uri
+            )
+            self.problem = KeyStoreAway(
+                f"the key's token has answered what cannot be made sense of ({type(error).__name__}): the log has "
+                "more; see whether another program can use it"
+            )
+            raise self.problem from None
         self.problem = None
         return result
 

@@ -49,7 +49,7 @@ def _tokens(library: Library) -> Iterator[Token]:
     for slot in library.get_slots(token_present=True):
         try:
             token = slot.get_token()
-        except exceptions.PKCS11Error:
+        except (exceptions.PKCS11Error, UnicodeDecodeError):
             continue  # another's token that does not work is no reason why ours should not
         if TokenFlag.TOKEN_INITIALIZED in token.flags:
             yield token
