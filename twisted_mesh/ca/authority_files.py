@@ -1,8 +1,6 @@
 """The CA's own certificates and keys on disk: made at the first start, loaded at the later ones."""
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
 
 from cryptography import x509
 
@@ -17,7 +15,7 @@ from pki.svid.x509svid import certificates_pem, subject_of
 from pki.validity import rfc3339
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.issuing_files import IssuingFiles, WrongState
-from twisted_mesh.ca.key_drawing import KeyDrawing
+from twisted_mesh.ca.key_drawing import KeyDrawing, in_place
 from twisted_mesh.ca.revoked_authorities import NAME as REVOKED
 from twisted_mesh.ca.revoked_authorities import RevokedAuthorities
 from twisted_mesh.ca.root_files import RootFiles
@@ -71,7 +69,7 @@ async def load_or_create(
             )
         # Until it is gone, nothing here has been used: a first start that was cut short is made anew.
         write_whole(state.unfinished, b"", 0o600)
-        drawing = KeyDrawing(keys, trust_domain, stores or KeyStores(), _here)
+        drawing = KeyDrawing(keys, trust_domain, stores or KeyStores(), in_place)
         await _create(
             state,
             drawing,
@@ -187,11 +185,6 @@ def tell_generating_root(algorithm: KeyAlgorithm) -> None:
         event="root-generating",
         algorithm=algorithm.label,
     )
-
-
-async def _here(call: Callable[..., Any], *args: Any) -> Any:
-    """At the first start nobody waits for the reactor yet."""
-    return call(*args)
 
 
 def tell_generating(algorithm: KeyAlgorithm) -> None:

@@ -19,6 +19,11 @@ from twisted_mesh.state.key_files import KeyFiles
 _log = logger("ca")
 
 
+async def in_place(call: Callable[..., Any], *args: Any) -> Any:
+    """What ``call`` returns, at once: at a start nobody waits for the reactor yet."""
+    return call(*args)
+
+
 @define(eq=False, repr=False)
 class KeyDrawing:
     """Makes keys where options say, and keeps them, or the word of where they are, in files."""

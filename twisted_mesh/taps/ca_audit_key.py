@@ -4,7 +4,7 @@ from functools import partial
 
 from pki.audit.log import LogKey, LogSigner, StoredLogKey
 from pki.keys import KeyAlgorithm
-from twisted_mesh.ca.key_drawing import KeyDrawing
+from twisted_mesh.ca.key_drawing import KeyDrawing, in_place
 from twisted_mesh.keystores.spec import KeySpec
 from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.runtime.log import logger
@@ -44,7 +44,7 @@ async def log_key(options: Options, keys: KeyFiles, stores: KeyStores, store: IS
         key = LogKey.generate(name)
         keys.write(_NAME, key)
         return key
-    drawing = KeyDrawing(keys, options["trust-domain"], stores)
+    drawing = KeyDrawing(keys, options["trust-domain"], stores, in_place)
     return StoredLogKey(name, await drawing.draw(_NAME, spec, "audit", _tell_generating))
 
 

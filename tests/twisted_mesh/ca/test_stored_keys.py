@@ -2,25 +2,35 @@
 
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import define, field
 from twisted.internet.task import Clock
 
+from pki.audit.log import LOG_ALGORITHM, Checkpoint, LogKey, LogSigner, StoredLogKey
+from pki.audit.merkle import EMPTY_ROOT
 from pki.errors import PkiError
-from pki.keys import KeyAlgorithm, KeyReference, MemoryKey, key_id
-from pki.policy.policy import administrator
-from pki.svid.x509svid import is_certified
-from tests.authorities import MESH, key
+from pki.keys import KeyAlgorithm, KeyReference, MemoryKey, UnusableKey, key_id
+from pki.policy.principal import administrator
+from pki.svid.path import issued_by
+from pki.svid.x509svid import certificates_pem, is_certified
+from tests.authorities import MESH, NOW, ca_request, key, mesh
 from tests.twisted_mesh.ca.lives import DAY, P256, Life
 from tests.twisted_mesh.ca.rigs import result_of
+from tests.twisted_mesh.ca.writes import Killed, kill_before_write
 from tests.twisted_mesh.keystores.fake_store import FakeStore
+from twisted_mesh.ca.first_installation import FirstInstallation
 from twisted_mesh.ca.key_drawing import KeyDrawing
 from twisted_mesh.keystores.errors import KeyStoreAway, KeyStoreRefused
 from twisted_mesh.keystores.spec import KeySpec
 from twisted_mesh.keystores.stored_key import StoredKey
 from twisted_mesh.keystores.stores import KeyStores
-from twisted_mesh.state.directory import StateError
+from twisted_mesh.offline.root import OfflineRoot
+from twisted_mesh.offline.signing import Wishes, carry_out, plan
+from twisted_mesh.state.directory import StateDirectory, StateError
+from twisted_mesh.state.key_files import KeyFiles
+from twisted_mesh.taps.ca_audit_key import log_key
 
 ADMIN = administrator("unix:uid:0")
 TOKEN = "pkcs11:token=mesh"
@@ -232,3 +242,138 @@ def test_a_key_that_cannot_be_deleted_is_told_and_left(custody: Custody) -> None
     assert "mesh.local issuing-1" in custody.labels
     result_of(drawing.destroy(stored))
     assert "mesh.local issuing-1" not in custody.labels
+
+
+# Killed between two writes.
+
+
+def test_a_first_start_that_is_killed_at_each_write_leaves_one_key_of_each_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as counting:
+        writes = kill_before_write(1000, counting)
+        Custody(tmp_path / "whole").life()
+    assert "root.crt" in writes
+    for number in range(len(writes)):
+        custody = Custody(tmp_path / f"killed-{number}")
+        with monkeypatch.context() as killing, pytest.raises(Killed):
+            kill_before_write(number, killing)
+            custody.life()
+        life = custody.life()
+        life.svid()
+        # The token has a key before the file says so: only a kill in between leaves one over.
+        root, issuing = (
+            [label for label in custody.labels if kind in label] for kind in ("root", "issuing")
+        )
+        assert len(root) + len(issuing) <= 3, writes[:number]
+
+
+def test_a_succession_that_is_killed_at_each_write_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Custody(tmp_path / "whole").life()
+    with monkeypatch.context() as counting:
+        writes = kill_before_write(1000, counting)
+        result_of(whole.rotator.rotate_now(ADMIN))
+    for number in range(len(writes)):
+        custody = Custody(tmp_path / f"killed-{number}")
+        life = custody.life()
+        with monkeypatch.context() as killing, pytest.raises(Killed):
+            kill_before_write(number, killing)
+            result_of(life.rotator.rotate_now(ADMIN))
+        life = custody.life()
+        life.assert_all_keys_fit()
+        while life.generations[0] == 1:
+            result_of(life.rotator.rotate_now(ADMIN))
+        life.assert_all_keys_fit()
+        assert len(custody.token.keys) <= 4, writes[:number]
+
+
+# Where no CA runs.
+
+
+def test_an_offline_root_has_its_key_in_a_store(custody: Custody) -> None:
+    place = custody.home / "root"
+    made = result_of(
+        OfflineRoot.create(
+            place, MESH, ON_TOKEN, passphrase=None, now=lambda: NOW, stores=custody.stores
+        )
+    )
+    made.close()
+    assert custody.labels == ["mesh.local root-1"]
+    with pytest.raises(StateError, match="--key-store"):
+        OfflineRoot.open(place, None, lambda: NOW)
+    root = OfflineRoot.open(place, None, lambda: NOW, custody.stores)
+    request = ca_request(key("issuing"), MESH, 1)
+    signed = result_of(carry_out(root, plan(root, Wishes(request))))
+    root.close()
+    assert signed.certificate is not None
+    assert issued_by(signed.certificate, root.authority.certificate)
+
+
+def test_a_ca_that_never_has_a_roots_key_begins_in_a_store(custody: Custody) -> None:
+    state = StateDirectory(custody.home / "state")
+    files = KeyFiles(state.private, None, custody.stores.key)
+    first = FirstInstallation(state, files, lambda: NOW)
+    first.open()
+    try:
+        csr, request = result_of(first.request(MESH, ON_TOKEN, custody.stores))
+        again, _ = result_of(first.request(MESH, ON_TOKEN, custody.stores))
+        assert again == csr
+        assert custody.labels == ["mesh.local issuing-1"]
+        root = mesh().root
+        draft = root.draft_issuing(request.public_key, MESH, NOW, 1)
+        pem = certificates_pem([result_of(root.sign(draft)), root.certificate])
+        first.install(result_of(first.look_at(pem, [])), "unix:uid:0")
+    finally:
+        first.close()
+    life = custody.life()
+    assert life.authorities.root_key is None
+    life.svid()
+
+
+# The audit log's key.
+
+
+@define
+class Kept:
+    """A store of the record, as the log's key sees it."""
+
+    id: str = "0123456789abcdef"
+    is_kept: bool = True
+
+
+def of_log(custody: Custody, files: KeyFiles, spec: KeySpec | None, store: Kept) -> LogSigner:
+    options: Any = {"trust-domain": MESH, "audit-key": spec}
+    asked: Any = store
+    found: LogSigner = result_of(log_key(options, files, custody.stores, asked))
+    return found
+
+
+def test_the_log_is_signed_where_it_began(custody: Custody) -> None:
+    files = KeyFiles(custody.home, None, custody.stores.key)
+    spec = KeySpec(LOG_ALGORITHM, TOKEN)
+    began = of_log(custody, files, spec, Kept())
+    assert isinstance(began, StoredLogKey)
+    assert custody.labels == ["mesh.local audit"]
+    checkpoint = Checkpoint(began.name, 0, EMPTY_ROOT, NOW)
+    assert began.verifier.open(result_of(began.sign(checkpoint))) == checkpoint
+    for told in (spec, None):
+        assert of_log(custody, files, told, Kept()).verifier == began.verifier
+    assert len(custody.labels) == 1
+    assert isinstance(of_log(custody, files, spec, Kept(is_kept=False)), LogKey)
+
+
+def test_a_log_in_a_file_stays_there(custody: Custody) -> None:
+    files = KeyFiles(custody.home, None, custody.stores.key)
+    began = of_log(custody, files, None, Kept())
+    assert isinstance(began, LogKey)
+    again = of_log(custody, files, KeySpec(LOG_ALGORITHM, TOKEN), Kept())
+    assert again.verifier == began.verifier
+    assert custody.labels == []
+
+
+def test_no_other_kind_of_key_signs_a_log(custody: Custody) -> None:
+    made = result_of(custody.token.generate(P256, "ours"))
+    with pytest.raises(UnusableKey, match="witnesses verify nothing else"):
+        StoredLogKey("mesh.local/audit/x", made)
