@@ -15,7 +15,8 @@ from twisted_mesh.http.request import SiteRequest, answer, no_longer_accepted
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.log import logger
-from twisted_mesh.tls.connection import MeshConnection, spoken_address
+from twisted_mesh.tls.connection import MeshConnection
+from twisted_mesh.tls.spoken_address import spoken_address
 from twisted_mesh.trust.connections import Peer
 from twisted_mesh.trust.ending import leave_by
 

@@ -18,7 +18,7 @@ from twisted_mesh.limits.connection_limit import ConnectionLimit
 from twisted_mesh.limits.rate_limit import LimitedLog, Rate, address_key
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import within
-from twisted_mesh.tls.connection import spoken_address
+from twisted_mesh.tls.spoken_address import spoken_address
 
 #: Whoever takes fewer bytes a second is not waited for.
 _SLOWEST = 32 * 1024

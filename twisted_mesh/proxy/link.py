@@ -32,8 +32,9 @@ from twisted_mesh.proxy.seam import (
 from twisted_mesh.proxy.tally import NOBODY, OfPeer, Tally
 from twisted_mesh.proxy.watch import Watch
 from twisted_mesh.tls.alerts import RefusedByPeer
-from twisted_mesh.tls.connection import MeshConnection, spoken_address
+from twisted_mesh.tls.connection import MeshConnection
 from twisted_mesh.tls.socket_transport import HungUp
+from twisted_mesh.tls.spoken_address import spoken_address
 from twisted_mesh.trust.connections import Peer
 
 #: Seconds from the end of a handshake in which whoever is let in has said what it came for.

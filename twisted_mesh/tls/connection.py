@@ -5,7 +5,6 @@ from typing import Any
 
 from attrs import define
 from OpenSSL import SSL
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -20,30 +19,24 @@ from zope.interface import implementer
 
 from pki.codes import Code
 from pki.errors import ANY_ERROR, Problem
-from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.limits.connection_limit import Place
 from twisted_mesh.runtime import meters
 from twisted_mesh.runtime.log import codes, reasons
 from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.tls import groups, verify
 from twisted_mesh.tls.alerts import PeerRefused, as_error, problem_of
-from twisted_mesh.tls.application_side import ApplicationSide
 from twisted_mesh.tls.expectation import Expectation
+from twisted_mesh.tls.farewell import Farewell
 from twisted_mesh.tls.handshake_meter import HandshakeMeter
 from twisted_mesh.tls.no_group import offered_in_vain, without_group
 from twisted_mesh.tls.own_chain import explained
 from twisted_mesh.tls.security import Security
+from twisted_mesh.tls.spoken_address import spoken_address
 from twisted_mesh.tls.turned_away import TurnedAway
 from twisted_mesh.tls.verify import Handshake
-from twisted_mesh.trust.connections import Peer
 
-#: Seconds that a peer has to answer our goodbye; and in all, as long as it still takes what was said before that.
-CLOSE_TIMEOUT, TAKING_TIMEOUT = 2.0, 60.0
 #: The share of what is left of the time for a handshake, for finding out about a peer.
 _FOR_PEER_CHECK = 0.9
-#: Seconds that a severed connection has to finish what it has begun, and then to answer our goodbye:
-#: all is over within a second.
-SEVER_GRACE, SEVER_CLOSE_TIMEOUT = 0.5, 0.4
 
 
 @implementer(IProtocolFactory, ILoggingContext)
@@ -76,27 +69,19 @@ class MeshFactory:
 
 
 @implementer(IHandshakeListener, IProtocol)
-class MeshConnection(ApplicationSide):
+class MeshConnection(Farewell):
     """One TLS connection: between TLS below and the application above, which it joins once all is proven.
 
     To the one it is a protocol, to the other a transport.
     """
 
-    connected = 0
-    disconnecting = False
-    peer: Peer | None = None
-    """None where a server took no certificate, and before the handshake."""
     place: Place | None = None
     """Among the connections of a server that bounds them."""
     meter: HandshakeMeter | None = None
     """What the handshake costs."""
-    bytes_heard = 0
-    """What TLS has delivered."""
     is_secured = False
     has_answered = True
     """Whether the TLS handshake is done, whatever became of it."""
-    turned_away: TurnedAway | None = None
-    """The peer, where it is good and may not connect; then the application is never connected."""
 
     def __init__(self, factory: MeshFactory, wrapped: IProtocol) -> None:
         self.factory = factory
@@ -292,91 +277,6 @@ class MeshConnection(ApplicationSide):
         except ANY_ERROR as error:
             self._drop(error)
 
-    def hear_no_more(self, problems: Sequence[Problem]) -> None:
-        """Drop what the peer says from now on: what its right rested on is gone. :meth:`sever` closes."""
-        self._severed = self._severed or tuple(problems)
-
-    def sever(self, problems: Sequence[Problem]) -> None:
-        """Hear no more, and close: what the peer's right rested on is gone.
-
-        A protocol that is :class:`IFinishing` may finish what it has begun, within
-        :data:`SEVER_GRACE`. The peer is told nothing but goodbye: an alert with the reason cannot be
-        sent on an established connection through pyOpenSSL's public API.
-        """
-        self.hear_no_more(problems)
-        if self._is_leaving or not self.connected:
-            return
-        self._is_leaving = True
-        peer, address = self.peer, self.getPeer()
-        if self.disconnecting:
-            self._abort_after(SEVER_CLOSE_TIMEOUT)
-        elif IFinishing.providedBy(self.wrappedProtocol):
-            self._abort_after(SEVER_GRACE)
-            try:
-                self.wrappedProtocol.finish(problems[0])
-            except Exception:
-                self.factory.security.log.failure("a protocol broke", event="finish-broke")
-                self.abortConnection()
-        else:
-            self.loseConnection()
-        self.factory.security.log.info(
-            "Connection of {peer} from {address} closed: {reasons}",
-            event="connection-severed",
-            peer=str(peer.spiffe_id) if peer else "",
-            address=spoken_address(address),
-            codes=codes(problems),
-            reasons=reasons(problems),
-        )
-
-    def loseConnection(self) -> None:
-        """Say goodbye; a peer that does not answer is dropped after :data:`CLOSE_TIMEOUT`.
-
-        One that still takes what was said before that, or talks on, has :data:`TAKING_TIMEOUT`.
-        """
-        if not self.disconnecting:
-            self.disconnecting = True
-            self.transport.loseConnection()
-            if self._severed:
-                self._abort_after(SEVER_CLOSE_TIMEOUT)
-            elif self.turned_away is not None:
-                self._abort_after(CLOSE_TIMEOUT)
-            elif self.connected:
-                until = self.factory.security.clock.seconds() + TAKING_TIMEOUT
-                self._await_goodbye(until, self._pace)
-
-    @property
-    def _pace(self) -> tuple[int, int]:
-        """By what it is seen that a peer is still busy: what is still to be sent to it, and what was heard of it."""
-        below = self.transport
-        dropped, unsent = getattr(below, "bytes_dropped", 0), getattr(below, "unsent", 0)
-        return unsent, self.bytes_heard + dropped
-
-    def _await_goodbye(self, until: float, before: tuple[int, int]) -> None:
-        self._stop_timer()
-        if self.connected:
-            clock = self.factory.security.clock
-            self._timer = clock.callLater(CLOSE_TIMEOUT, self._look_for_goodbye, until, before)
-
-    def _look_for_goodbye(self, until: float, before: tuple[int, int]) -> None:
-        self._timer = None
-        now = self._pace
-        (unsent, heard), (was_unsent, was_heard) = now, before
-        is_busy = heard != was_heard or 0 < unsent < was_unsent
-        if is_busy and self.factory.security.clock.seconds() < until:
-            self._await_goodbye(until, now)
-        elif self.connected:
-            getattr(self.transport, "hang_up", self.transport.abortConnection)()
-
-    def _abort_after(self, seconds: float) -> None:
-        self._stop_timer()
-        if self.connected:
-            self._timer = self.factory.security.clock.callLater(seconds, self.abortConnection)
-
-    def abortConnection(self) -> None:
-        """Close at once, without a goodbye."""
-        if self.connected:
-            self.transport.abortConnection()
-
     def drop_for(self, problem: Problem) -> None:
         """Close at once, and log why."""
         if self.connected:
@@ -448,16 +348,3 @@ class MeshConnection(ApplicationSide):
             return
         self._too_slow = True
         self.abortConnection()
-
-    def _stop_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-
-
-def spoken_address(address: object) -> str:
-    """``host:port`` for the log."""
-    if not isinstance(address, IPv4Address | IPv6Address):
-        return "a local process"
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{host}:{address.port}"

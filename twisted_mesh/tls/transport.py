@@ -29,11 +29,12 @@ from twisted_mesh.limits.rate_limit import address_key
 from twisted_mesh.state.environment import BadEnvironment
 from twisted_mesh.tls import verify
 from twisted_mesh.tls.accepted_socket import AcceptedSocket
-from twisted_mesh.tls.connection import MeshConnection, MeshFactory, spoken_address
+from twisted_mesh.tls.connection import MeshConnection, MeshFactory
 from twisted_mesh.tls.expectation import Expectation
 from twisted_mesh.tls.handshake_meter import HandshakeMeter
 from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.socket_transport import SocketTransport
+from twisted_mesh.tls.spoken_address import spoken_address
 from twisted_mesh.tls.verify import Handshake
 
 #: The variable of the environment that says which transport is taken: ``socket``, which is usual, or ``twisted``.

@@ -40,7 +40,7 @@ from tests.twisted_mesh.tls.wires import (
 from twisted_mesh.testing import names
 from twisted_mesh.tls import verify, x509_store_ctx
 from twisted_mesh.tls.alerts import PeerRefused, problem_of
-from twisted_mesh.tls.connection import CLOSE_TIMEOUT
+from twisted_mesh.tls.farewell import CLOSE_TIMEOUT
 from twisted_mesh.tls.hostname import hostname_problem
 from twisted_mesh.trust.freshness import Freshness
 from twisted_mesh.trust.reviewer import Reviewer

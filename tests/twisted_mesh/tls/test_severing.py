@@ -33,7 +33,7 @@ from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.server import MeshSite, StatusResource
 from twisted_mesh.tls.alerts import PeerRefused, as_error
-from twisted_mesh.tls.connection import CLOSE_TIMEOUT, SEVER_CLOSE_TIMEOUT, SEVER_GRACE
+from twisted_mesh.tls.farewell import CLOSE_TIMEOUT, SEVER_CLOSE_TIMEOUT, SEVER_GRACE
 from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.reviewer import Reviewer
 

@@ -29,7 +29,7 @@ from tests.twisted_mesh.tls.wires import (
 from twisted_mesh.http.refusal import HttpRefusal
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
-from twisted_mesh.tls.connection import CLOSE_TIMEOUT
+from twisted_mesh.tls.farewell import CLOSE_TIMEOUT
 from twisted_mesh.tls.turned_away import MOST_BYTES
 from twisted_mesh.trust.reviewer import Reviewer
 

@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from tests.twisted_mesh.tls.transport.application import Application, Push
 from tests.twisted_mesh.tls.transport.by_hand import ByHand
 from tests.twisted_mesh.tls.transport.rig import NETWORKS, Rig
-from twisted_mesh.tls.connection import CLOSE_TIMEOUT, TAKING_TIMEOUT
+from twisted_mesh.tls.farewell import CLOSE_TIMEOUT, TAKING_TIMEOUT
 
 MIB = 1 << 20
 on_each_network = pytest.mark.parametrize("network", NETWORKS, indirect=True)
