@@ -16,6 +16,7 @@ TOLD = {
     "Means",
     "Role",
     "StoreGround",
+    "client_tls",
     "WebCertificate",
     "WebTrust",
     "ca_client",
@@ -38,7 +39,7 @@ CONTEXTS = {
     "evidence/oidc.py": "refused with --require-pq, by its address",
     "identity/blocking.py": "mesh-ctl's, which has no such option",
     "signer/door.py": "a signer's, which has no such option: its client is of the CA that may",
-    "signer/pinned_tls.py": "a CA's to its signer",
+    "signer/pinned_tls.py": "insists",
     "tls/probe.py": "looks at servers, and says nothing",
     "tls/record_layer.py": "to see what pyOpenSSL can; nobody is spoken to",
     "cli/demo.py": "the demonstration's outside caller",
@@ -52,6 +53,8 @@ OTHERS = {
     ("cli/ctl/key_stores.py", "StoreGround"),  # of tools that are told no such option
     ("taps/signer.py", "StoreGround"),
     ("taps/agent.py", "ca_client"),
+    ("taps/agent.py", "local_workloads"),
+    ("taps/ca_listeners.py", "local_workloads"),
     ("taps/identity_options.py", "ca_client"),
 }
 

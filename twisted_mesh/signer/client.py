@@ -37,6 +37,7 @@ from twisted_mesh.signer.messages import (
 )
 from twisted_mesh.signer.pinned_tls import PinnedEndpoint, PinnedTls, PinnedVisit
 from twisted_mesh.tls.alerts import PeerRefused, RefusedByPeer, alert_of, as_error
+from twisted_mesh.tls.no_group import offered_in_vain
 
 T = TypeVar("T")
 
@@ -256,6 +257,10 @@ class _Attempt:
         if self.visit is not None and self.visit.problem is not None:
             return PeerRefused((self.visit.problem,))
         told = as_error(error, self.reach)
+        if self.client.tls is not None and self.client.tls.requires_pq:
+            in_vain = offered_in_vain(told)
+            if in_vain is not told:
+                return in_vain
         if self.client.tls is not None and alert_of(error) is not None:
             (problem,) = told.problems
             return RefusedByPeer(

@@ -22,8 +22,10 @@ def client_key(files: KeyFiles) -> MemoryKey:
     return made
 
 
-def client_tls(files: KeyFiles, pins: Collection[SpkiHash], now: datetime) -> PinnedTls:
+def client_tls(
+    files: KeyFiles, pins: Collection[SpkiHash], now: datetime, *, requires_pq: bool
+) -> PinnedTls:
     """What a CA whose keys are in ``files`` shows to a signer that has one of these keys."""
     key = client_key(files)
     # The certificate is only what TLS carries the key in: made anew at each start, it is one file less to lose.
-    return PinnedTls(key, self_signed(key, "mesh-ca", now), pins)
+    return PinnedTls(key, self_signed(key, "mesh-ca", now), pins, requires_pq)

@@ -28,6 +28,7 @@ from pki.errors import ANY_ERROR, Problem
 from pki.keys import MemoryKey, spki_der
 from pki.svid.spki_pin import SpkiHash
 from twisted_mesh.runtime.log import logger
+from twisted_mesh.tls import groups
 from twisted_mesh.tls.private_key import use_key
 
 _log = logger("signer")
@@ -64,6 +65,8 @@ class PinnedTls:
     key: MemoryKey
     certificate: x509.Certificate
     pins: Collection[SpkiHash]
+    requires_pq: bool = False
+    """Whether keys are exchanged by hybrid groups alone."""
     _context: SSL.Context | None = field(default=None, init=False)
     _visits: "WeakKeyDictionary[SSL.Connection, PinnedVisit]" = field(
         factory=WeakKeyDictionary, init=False
@@ -86,6 +89,8 @@ class PinnedTls:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_3_VERSION)
         context.set_max_proto_version(SSL.TLS1_3_VERSION)
+        if self.requires_pq:
+            groups.insist(context)
         # A resumed session would skip the callback: each alone still resumes.
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.set_options(SSL.OP_NO_TICKET)
@@ -105,6 +110,9 @@ class PinnedTls:
         """
         try:
             visit = self._visits[connection]
+            if self.requires_pq and (classical := groups.objection(connection)) is not None:
+                visit.problem = classical
+                return False
             if depth:
                 return True
             found = SpkiHash.of(cert.to_cryptography())

@@ -70,7 +70,12 @@ class SignerStore:
     def _tls(self) -> PinnedTls:
         """What we show. Raises :class:`PkiError`, also where nobody has said whom to believe: then with our own pin."""
         self.ground.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = client_tls(KeyFiles(self.ground.directory), self.address.pins, wall_clock())
+        found = client_tls(
+            KeyFiles(self.ground.directory),
+            self.address.pins,
+            wall_clock(),
+            requires_pq=self.ground.requires_pq,
+        )
         ours = f"this CA shows it the key {found.own_pin} (mesh-signer --client-pin)"
         if not found.pins:
             raise BadSigner(

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from pki.keys import KeyAlgorithm, MemoryKey, spki_der
 from tests.authorities import key
 from tests.twisted_mesh.grpc.sockets import own_reactor, run, turn_until
+from tests.twisted_mesh.tls.test_groups import tell
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.signer.address import SignerAddress
 from twisted_mesh.signer.client import SignerClient
@@ -134,11 +135,14 @@ class _Served(Protocol):
 class _Shown:
     name: str
     accepts: Callable[[Any], bool]
+    groups: str = ""
 
     def getContext(self) -> SSL.Context:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.use_certificate(self_signed(key(self.name), "signer", wall_clock()))
         context.use_privatekey(key(self.name).private_key)
+        if self.groups:
+            tell(context, self.groups)
         context.set_verify(
             SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
             lambda _conn, cert, _errno, _depth, _ok: self.accepts(cert.to_cryptography()),
@@ -183,10 +187,13 @@ def ours() -> PinnedTls:
 
 @contextmanager
 def over_tls(
-    stub: Stub, name: str = "the signer's own", accepts: Callable[[Any], bool] = lambda _: True
+    stub: Stub,
+    name: str = "the signer's own",
+    accepts: Callable[[Any], bool] = lambda _: True,
+    groups: str = "",
 ) -> Iterator[int]:
     """At a port, where it shows the key of that name."""
-    served = TLSMemoryBIOFactory(_Shown(name, accepts), False, factory(stub), own_reactor())
+    served = TLSMemoryBIOFactory(_Shown(name, accepts, groups), False, factory(stub), own_reactor())
     served.noisy = False
     port = own_reactor().listenTCP(0, served, interface="127.0.0.1")
     try:
@@ -220,12 +227,15 @@ def speaking(first: bytes) -> Iterator[int]:
         run(_closed(port))
 
 
-def tls_client(port: int, *pinned: str) -> SignerClient:
+def tls_client(port: int, *pinned: str, requires_pq: bool = False) -> SignerClient:
     pins = tuple(pin_of(key(name)) for name in pinned)
     own = ours()
     address = SignerAddress(host="127.0.0.1", port=port, pins=pins)
     return SignerClient(
-        own_reactor(), address, PinnedTls(own.key, own.certificate, pins), timeout=2.0
+        own_reactor(),
+        address,
+        PinnedTls(own.key, own.certificate, pins, requires_pq),
+        timeout=2.0,
     )
 
 

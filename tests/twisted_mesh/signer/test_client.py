@@ -25,6 +25,7 @@ from tests.twisted_mesh.signer.stub import (
     speaking,
     tls_client,
 )
+from tests.twisted_mesh.tls.test_groups import without_setter
 from twisted_mesh.api.ca_user import ForeignCa
 from twisted_mesh.signer.address import SignerAddress
 from twisted_mesh.signer.client import MOST_AT_ONCE, SignerClient, SignerRefused
@@ -309,6 +310,25 @@ def test_a_signer_that_does_not_take_our_key_is_to_be_told_of_it() -> None:
         client = tls_client(port, "the signer's own")
         error = refused(client.sign("issuing-1", DATA))
         assert f"--client-pin {pin_of(key('the CA' + chr(39) + 's own'))}" in str(error.problems[0])
+        assert stub.asked == []
+
+
+@pytest.mark.parametrize("lock", ["both", "second"])
+def test_where_hybrid_groups_are_required_a_signer_without_them_hears_nothing(
+    lock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = Stub()
+    stub.hold("issuing-1")
+    with over_tls(stub) as port:
+        client = tls_client(port, "the signer's own", requires_pq=True)
+        assert run(client.sign("issuing-1", DATA))
+        client.hang_up()
+    stub = Stub()
+    with over_tls(stub, groups="x25519") as port:
+        if lock == "second":
+            without_setter(monkeypatch)
+        error = refused(tls_client(port, "the signer's own", requires_pq=True).keys())
+        assert error.problems[0].code == "classical-key-exchange"
         assert stub.asked == []
 
 
