@@ -1,21 +1,18 @@
 """One carried connection: from its caller to its target, with what it is told first and how it ends."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from attrs import define
-from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IReactorTime
-from twisted.internet.protocol import Factory
-from twisted.logger import Logger
+from twisted.internet.interfaces import IDelayedCall, IProtocol
 from twisted.python.failure import Failure
 
 from pki.codes import Code
-from pki.errors import ANY_ERROR, PkiError, Problem, printable
-from twisted_mesh.limits.rate_limit import LimitedLog
-from twisted_mesh.proxy.listener import Listener, OnCut
-from twisted_mesh.proxy.pump import Side
+from pki.errors import ANY_ERROR, PkiError, Problem
+from twisted_mesh.proxy.link_front import IFront
+from twisted_mesh.proxy.link_log import LinkLog, spoken_place
+from twisted_mesh.proxy.listener import OnCut
+from twisted_mesh.proxy.pump import OfSide, Side
 from twisted_mesh.proxy.seam import (
     Caller,
     Close,
@@ -23,59 +20,20 @@ from twisted_mesh.proxy.seam import (
     EndTarget,
     IFilter,
     PauseCaller,
-    Protocols,
     ResumeCaller,
     Step,
     ToCaller,
     ToTarget,
 )
-from twisted_mesh.proxy.tally import NOBODY, OfPeer, Tally
+from twisted_mesh.proxy.tally import NOBODY, OfPeer
 from twisted_mesh.proxy.watch import Watch
 from twisted_mesh.tls.alerts import RefusedByPeer
 from twisted_mesh.tls.connection import MeshConnection
 from twisted_mesh.tls.socket_transport import HungUp
-from twisted_mesh.tls.spoken_address import spoken_address
 from twisted_mesh.trust.connections import Peer
 
 #: Seconds from the end of a handshake in which whoever is let in has said what it came for.
 _JUST_COME = 1.0
-
-
-class IFront(Protocol):
-    """What links belong to: a listener that is running."""
-
-    @property
-    def listener(self) -> Listener: ...
-    @property
-    def protocols(self) -> Protocols: ...
-    @property
-    def clock(self) -> IReactorTime: ...
-    @property
-    def log(self) -> Logger: ...
-    @property
-    def warnings(self) -> LimitedLog: ...
-    @property
-    def tally(self) -> Tally: ...
-
-    def dial(self, factory: IProtocolFactory) -> "Deferred[IProtocol]":
-        """Reach the target; fails with a :class:`PkiError`."""
-
-    def opened(self, link: "Link") -> None:
-        """It has a caller: it begins now, or once there is room."""
-
-    def closed(self, link: "Link") -> None:
-        """Both of its sides are gone."""
-
-
-@define(eq=False)
-class _Target(Factory):
-    """Makes the side towards the target, once."""
-
-    side: Side
-    noisy = False
-
-    def buildProtocol(self, addr: object) -> Side:
-        return self.side
 
 
 class Link:
@@ -93,6 +51,7 @@ class Link:
         self.began = front.clock.seconds()
         self.address: Any = None
         self._listener = front.listener
+        self._log = LinkLog(front.listener, front.log, front.warnings)
         self._filter: IFilter | None = None
         self._dialing: Deferred[IProtocol] | None = None
         self._reason = ""
@@ -116,7 +75,7 @@ class Link:
         self.has_begun = True
         self._watch.look_later()
         target = Side(self)
-        dialing = self.front.dial(_Target(target))
+        dialing = self.front.dial(OfSide(target))
         self._dialing = dialing
         _ = dialing.addCallbacks(self._join, self._unreached).addErrback(self._broke)
 
@@ -138,9 +97,7 @@ class Link:
     @property
     def where(self) -> str:
         """Where the caller is, in words."""
-        if isinstance(self.address, UNIXAddress):
-            return "a local process"
-        return spoken_address(self.address)
+        return spoken_place(self.address)
 
     def facts(self) -> Caller:
         """What may be told of the caller."""
@@ -166,14 +123,7 @@ class Link:
         if caller.is_lost or self._reason:
             self.abort(self._reason or "caller-reset")
             return
-        self.front.log.info(
-            "{listener}: connection from {address} ({who}) is carried to {target}",
-            event="proxy-opened",
-            listener=self._listener.name,
-            address=self.where,
-            who=self.who,
-            target=str(self._listener.target),
-        )
+        self._log.carried(self.who, self.address)
         protocols = self.front.protocols
         try:
             facts = self.facts()
@@ -216,16 +166,7 @@ class Link:
             self.abort(self._reason)
 
     def _say_why(self, error: PkiError, *, event: str) -> None:
-        self.front.warnings.warn(
-            "{listener}: connection from {address} ({who}) is not carried to {target}: {reason}",
-            event=event,
-            listener=self._listener.name,
-            address=self.where,
-            who=self.who,
-            target=str(self._listener.target),
-            reason=printable(str(error), 1000),
-            code=error.problems[0].code,
-        )
+        self._log.not_carried(self.who, self.address, error, event)
         self.front.tally.refused[error.problems[0].code] += 1
 
     def _broke(self, failure: Failure) -> None:
@@ -450,16 +391,4 @@ class Link:
             self._of_peer.from_target += back
             self._of_peer = None
         if target is not None:
-            self.front.log.info(
-                "{listener}: connection from {address} ({who}) has ended after {seconds} s ({reason}): {there} bytes "
-                "to {target}, {back} from it",
-                event="proxy-closed",
-                listener=self._listener.name,
-                address=self.where,
-                who=self.who,
-                seconds=round(self.age, 1),
-                reason=self._reason or "done",
-                there=there,
-                back=back,
-                target=str(self._listener.target),
-            )
+            self._log.ended(self.who, self.address, self._reason or "done", self.age, there, back)

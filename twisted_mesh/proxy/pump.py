@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+from attrs import define
 from twisted.internet import main, protocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
@@ -262,3 +263,14 @@ class Side(protocol.Protocol):
         if not self.is_lost:
             self.transport.unregisterProducer()
             self.transport.abortConnection()
+
+
+@define(eq=False)
+class OfSide(protocol.Factory):
+    """Makes that side, once."""
+
+    side: Side
+    noisy = False
+
+    def buildProtocol(self, addr: object) -> Side:
+        return self.side
