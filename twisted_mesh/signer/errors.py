@@ -20,9 +20,3 @@ class ForeignCaller(PkiError):
     """Who calls is none of those that may."""
 
     code = Code.NOT_AUTHORIZED
-
-
-class TooManyKeys(PkiError):
-    """The signer makes no more keys than its policy lets it."""
-
-    code = Code.SIGNING_REFUSED

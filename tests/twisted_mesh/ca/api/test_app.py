@@ -838,10 +838,12 @@ STATUSES = {
         "BadCrl",
         "BadAnswer",
         "BadPolicy",
+        "BadSigningPolicy",
     },
     500: {"LintFailed", "ProofFailed"},
     503: {
         *("SignsNoTokens", "NotPossessed"),
+        *("NotSignable", "SigningRefused"),
         *(
             "PkiError",
             "ClockBehind",
