@@ -163,9 +163,20 @@ def _ecdsa(digest: str) -> ec.ECDSA:
     return ec.ECDSA(_HASHES[digest])
 
 
+#: The key that was asked about last, and its x: to write a point of P-384 takes a sixth of verifying a signature, and
+#: whoever looks at a key asks several times.
+_LATEST: list[tuple[ec.EllipticCurvePublicKey, bytes]] = []
+
+
 def _x(key: ec.EllipticCurvePublicKey) -> bytes:
     """As many bytes as the field has."""
-    return key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)[1:]
+    for known, x in _LATEST:
+        if known is key:
+            return x
+    point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    x = point[1 : 1 + len(point) // 2]
+    _LATEST[:] = [(key, x)]
+    return x
 
 
 P256 = Ecdsa(

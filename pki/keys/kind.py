@@ -93,11 +93,11 @@ class KeyKind(ABC, Generic[Private, Public]):
         """
 
     def number(self, key: Public) -> bytes:
-        """What the private half belongs to, whatever else a key is written with; without zeros before it.
+        """What the private half belongs to, whatever else a key is written with: a number without zeros before it.
 
         The modulus, the x coordinate: whoever has the private half of another key with the same has that of this one.
         """
-        return key_bits(spki_der(cast("PublicKeyTypes", key))).lstrip(b"\0")
+        return key_bits(spki_der(cast("PublicKeyTypes", key)))
 
     def glaring(self, key: Public) -> Iterable[str]:
         """Those of :meth:`weaknesses` that are seen at once: size, exponent, a point of small order."""

@@ -4,8 +4,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import Factory, field, frozen
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from zope.interface import Attribute, Interface
 
+from pki.errors import Problem
 from pki.policy.entry import RegistrationEntry
 from pki.policy.selector import SelectorKind
 from pki.spiffe import TrustDomain
@@ -66,6 +68,8 @@ class Means:
     """Of this process: one that was handed out at one door is taken at each."""
     containers: LocalWorkloads | None = None
     """Who is asked about the containers of this machine's processes; None for nobody."""
+    blocked: Callable[[PublicKeyTypes], Problem | None] = lambda key: None
+    """Why nothing is certified for a key, be it only evidence here; None where it may be."""
     requires_pq: bool = False
     """Whether whoever is asked over TLS must exchange keys by a hybrid group."""
 

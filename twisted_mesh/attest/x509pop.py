@@ -6,12 +6,13 @@ Nothing is taken twice: the proof is over a challenge of this CA, made a moment 
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 import msgspec
 from attrs import define, field, frozen
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from zope.interface import implementer
@@ -105,6 +106,8 @@ class X509PopAttestor:
     challenges: Challenges
     trust_domain: TrustDomain
     now: Now
+    blocked: Callable[[PublicKeyTypes], Problem | None] = lambda key: None
+    """Why nothing is certified for a key."""
     _crls: ForeignCrls = field(init=False)
     name: ClassVar[str] = _KIND
     table: ClassVar[str] = _KIND
@@ -122,7 +125,7 @@ class X509PopAttestor:
     @classmethod
     def of(cls, settings: X509PopSettings, means: Means) -> Self:
         """One that goes by the CA's clock and its challenges."""
-        return cls(settings, means.challenges, means.trust_domain, means.now)
+        return cls(settings, means.challenges, means.trust_domain, means.now, means.blocked)
 
     async def challenge(self, kind: str, data: bytes) -> bytes | None:
         """What the caller has to sign, together with the key that it wants certified."""
@@ -150,6 +153,8 @@ class X509PopAttestor:
             raise BadEvidence(str(error)) from None
         except HOSTILE_INPUT:
             raise BadEvidence("the key of this certificate cannot be decoded") from None
+        if (problem := self.blocked(chain[0].public_key())) is not None:
+            raise BadEvidence(f"the key of this certificate is blocked: {problem.detail}")
         paths = self._judged(chain)
         # The last, so that nothing is remembered of whoever is nobody.
         self.challenges.spend(_KIND, data.challenge)

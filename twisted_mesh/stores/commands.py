@@ -285,10 +285,7 @@ class EndFederation(Returning[None]):
 
 @frozen
 class BlockKey(Returning[BlockedKey]):
-    """Have nothing certified any more for a key. Result: the :class:`BlockedKey` that stands.
-
-    Repeated, it changes nothing and writes no act. To revoke a certificate as compromised blocks its key, too.
-    """
+    """Certify a key no more. Result: the :class:`BlockedKey` that stands: repeated, it writes no act."""
 
     key: BlockedKey
     act: Entry
@@ -296,10 +293,7 @@ class BlockKey(Returning[BlockedKey]):
 
 @frozen
 class UnblockKey(Returning[None]):
-    """Take back what an administrator has blocked. Result: None.
-
-    Raises :class:`Unknown`, and :class:`Conflict` for a key that was compromised: that is for good.
-    """
+    """Let a key go. Result: None. Raises :class:`Unknown`, :class:`Conflict` where it was compromised, for good."""
 
     spki: str
     act: Entry

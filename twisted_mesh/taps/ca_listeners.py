@@ -165,6 +165,7 @@ class CaListeners:
             store.find,
             trust_domain=ca.trust_domain,
             containers=self.containers,
+            blocked=partial(ca.blocked.problem, subject="certificate"),
             requires_pq=bool(self.options["require-pq"]),
         )
         self.platforms = ConfiguredPlatforms(self.options["attestors"], means)

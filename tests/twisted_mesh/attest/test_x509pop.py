@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.errors import Malformed, PkiError
-from pki.keys import KeyAlgorithm, spki_der
+from pki.keys import KeyAlgorithm, key_id, spki_der
+from pki.keys.key_list import KeyList
 from pki.policy.selector import Selector
 from pki.svid.possession import statement
 from tests import foreign_pki
@@ -29,6 +30,7 @@ from twisted_mesh.attest.errors import AttestorUnavailable, BadEvidence, Evidenc
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import declare_kinds
 from twisted_mesh.attest.x509pop import X509PopAttestor
+from twisted_mesh.ca.blocked_keys import BlockedKeys
 from twisted_mesh.evidence.interface import AttestationData
 
 
@@ -60,6 +62,16 @@ def test_a_machine_is_what_its_certificate_says() -> None:
     }
     assert found.proof == f"x509pop:sha256:{holder.certificate.fingerprint(hashes.SHA256()).hex()}"
     assert found.claim is None
+
+
+def test_a_key_that_is_blocked_at_the_ca_proves_nothing() -> None:
+    rig, holder = Rig(), intermediate().machine()
+    listed = KeyList.parse("stolen.txt", key_id(holder.certificate.public_key()).encode())
+    blocked = BlockedKeys(None, None, rig.now, (listed,))  # type: ignore[arg-type]
+    assert rig.attest(rig.evidence((holder, intermediate()))).selectors
+    rig.attestor.blocked = blocked.problem
+    with pytest.raises(BadEvidence, match="is blocked: this key is on the list stolen"):
+        rig.attest(rig.evidence((holder, intermediate())))
 
 
 def test_whoever_has_the_key_may_attest_again_with_another_challenge() -> None:

@@ -1,6 +1,7 @@
 """A restore un-deletes no entry, un-spends and un-revokes no token, and drops tokens of which it is not certain."""
 
 import shutil
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from pki.audit.log import Act, Checkpoint
 from pki.policy.entry import RegistrationEntry
 from pki.spiffe import SpiffeId
+from pki.svid.revocation_set import Reason
 from tests.authorities import NOW
 from tests.twisted_mesh.backup.states import ca_state, entries, tell, tokens
 from tests.twisted_mesh.stores.certificates import (
@@ -20,9 +22,11 @@ from tests.twisted_mesh.stores.certificates import (
     entry,
     intent,
     release_claim,
+    revoke,
     write_off,
 )
 from tests.twisted_mesh.stores.registrations import (
+    block_key,
     create_entry,
     create_token,
     delete_entry,
@@ -35,6 +39,7 @@ from tests.twisted_mesh.stores.registrations import (
     settle_default,
     stored,
     token_of,
+    unblock_key,
 )
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.backup import creation, restoration
@@ -219,6 +224,33 @@ def test_no_claim_is_free_by_a_restore(state: StateDirectory, tmp_path: Path) ->
     restored(state, saved)
     tell(state, write_off(2))  # what the CA does at its start
     assert used(state) == {"i-1": (3, OTHER_KEY), "i-2": (0, KEY), "i-3": (4, KEY)}
+
+
+def test_what_was_blocked_since_stays_so_and_what_was_let_go_is_blocked_again(
+    state: StateDirectory, tmp_path: Path
+) -> None:
+    tell(state, block_key("aa" * 32), block_key("bb" * 32), RecordIssue(intent(1), der(1)))
+    saved = save(state, tmp_path / "ca.tar")
+    tell(state, unblock_key("aa" * 32), block_key("cc" * 32))
+    tell(state, revoke(1, reason=Reason.KEY_COMPROMISE))
+    restored(state, saved)
+    with closing(sqlite3.connect(state.ca / "mesh.db")) as record:
+        rows = record.execute("SELECT spki, serial IS NOT NULL FROM blocked_keys").fetchall()
+    digests = {digit * 32: False for digit in ("aa", "bb", "cc")}
+    assert {spki: bool(is_for_good) for spki, is_for_good in rows} == digests | {KEY: True}
+
+
+def test_a_key_that_was_compromised_since_is_so_for_good(
+    state: StateDirectory, tmp_path: Path
+) -> None:
+    tell(state, block_key(KEY))
+    saved = save(state, tmp_path / "ca.tar")
+    tell(state, unblock_key(KEY), RecordIssue(intent(1), der(1)))
+    tell(state, revoke(1, reason=Reason.KEY_COMPROMISE))
+    restored(state, saved)
+    with closing(sqlite3.connect(state.ca / "mesh.db")) as record:
+        ((serial,),) = record.execute("SELECT serial FROM blocked_keys").fetchall()
+    assert int(serial, 16) == 1
 
 
 def lose(state: StateDirectory) -> None:
