@@ -4,43 +4,26 @@ The thread blocks in questions to the CA and nowhere else. It renews at a share 
 what is revoked by a question that the CA leaves open. There is no reactor, and no event loop is touched.
 """
 
-import random
 import threading
 import time
-import weakref
-from collections.abc import Iterable, Sequence
-from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from attrs import define, evolve, field
 
-from pki import renewal
-from pki.codes import Code
-from pki.errors import ANY_ERROR, Malformed, PkiError, Problem, Refused, printable
-from pki.renewal import RenewalPlan
-from pki.svid.bundle import BundleSet
-from pki.svid.chain import Verdict
-from pki.svid.spki_pin import PinSet
+from pki.errors import ANY_ERROR, Malformed, PkiError, Refused, printable
 from pki.svid.x509svid import X509Svid
 from pki.validity import rfc3339
 from twisted_mesh.api.trust_news import TrustNews
 from twisted_mesh.api.trust_question import Belief
 from twisted_mesh.interfaces import Identity
-from twisted_mesh.runtime.clock import Now, wall_clock
-from twisted_mesh.stdlib.beliefs import Standing, with_identity, with_news
-from twisted_mesh.stdlib.context import MeshContext, Moment, patterns
+from twisted_mesh.stdlib.beliefs import with_identity, with_news
+from twisted_mesh.stdlib.context import Moment
 from twisted_mesh.stdlib.forks import tell_no_more, tell_of_forks
-from twisted_mesh.stdlib.guard import Guard
+from twisted_mesh.stdlib.held_identity import CLOSED, HeldIdentity
 from twisted_mesh.stdlib.log import log
-from twisted_mesh.stdlib.pinning import Pinning
-from twisted_mesh.stdlib.policies import policy_of
-from twisted_mesh.stdlib.refusals import NoIdentity
-from twisted_mesh.stdlib.source import BlockingSource, passes
+from twisted_mesh.stdlib.source import passes
 from twisted_mesh.trust.trust import Trust
-
-if TYPE_CHECKING:
-    from pki.rules.rule_set import RuleSet
 
 #: Seconds for which the CA may wait for news, and from one question to the next where it does not.
 WAIT, POLL = 45, 1.0
@@ -54,103 +37,27 @@ _FAREWELL = 5.0
 #: After so many failures in a row the pauses between attempts have reached their longest.
 _LONG_TROUBLE = 7
 
-_CLOSED = Problem(
-    Code.STATE, "the identity was closed", "call join again, and close it when all is done"
-)
-
 
 class OwnCertificateRefused(Refused):
     """The CA gave us a certificate that our own peers would refuse."""
 
 
 @define(eq=False)
-class JoinedIdentity:
+class JoinedIdentity(HeldIdentity):
     """What :func:`twisted_mesh.stdlib.join` returns: who this process is in the mesh, until it is closed.
 
     It survives ``os.fork``: a child goes on under the identity of that moment, with a thread of its own, and renews
     it with a key of its own.
     """
 
-    _source: BlockingSource
-    _now: Now = wall_clock
-    _rotate_at: float = 0.5
-    _require_pq: bool = False
-    _pins: PinSet = field(factory=PinSet)
-    _policy: "RuleSet | None" = None
-    """What is asked about peers; about the CA nobody asks."""
-    _draw: random.Random = field(factory=random.SystemRandom)
-    rotations: int = field(default=0, init=False)
-    """How often the certificate was replaced."""
-    last_problem: PkiError | None = field(default=None, init=False)
-    """Why there is no fresh certificate, or no news of what is revoked; None while there are both."""
-    lock: "threading.RLock" = field(factory=threading.RLock, init=False)
-    """See :class:`twisted_mesh.stdlib.context.Holder`."""
-    _moment: Moment | None = field(default=None, init=False)
-    _ends: float = field(default=0.0, init=False)
-    """When our certificate does, in seconds since the epoch."""
-    _plan: RenewalPlan | None = field(default=None, init=False)
-    _failures: int = field(default=0, init=False)
     _missed: int = field(default=0, init=False)
     """Questions for news in a row that got no answer."""
-    _retry_at: float = field(default=0.0, init=False)
-    _is_closed: bool = field(default=False, init=False)
     _wake: threading.Event = field(factory=threading.Event, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
-    _standing: Standing = field(init=False)
-    _pinning: Pinning = field(init=False)
-    _guards: "weakref.WeakSet[Guard]" = field(factory=weakref.WeakSet, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._standing = Standing(self._now)
+        super().__attrs_post_init__()
         self._source.belief = self._belief
-        self._pinning = Pinning(self._source, self._now)
-
-    # what a program uses
-
-    @property
-    def spiffe_id(self) -> str:
-        """Who we are."""
-        return str(self._source.spiffe_id)
-
-    @property
-    def svid(self) -> X509Svid:
-        """The certificate of the moment, with its key. Raises :class:`NoIdentity`."""
-        svid = self.moment().svid
-        if svid is None:
-            raise AssertionError("joined without a certificate")
-        return svid
-
-    @property
-    def bundles(self) -> BundleSet:
-        """Whose roots are believed now. Raises :class:`NoIdentity`."""
-        return self.moment().trust.bundles
-
-    def server_context(self, allow: str | Iterable[str]) -> MeshContext:
-        """For a server: it lets in whoever proves an ID that one of the patterns matches. Raises :class:`PkiError`."""
-        return MeshContext(
-            self,
-            patterns("allow", allow),
-            serves=True,
-            require_pq=self._require_pq,
-            policy=policy_of(self._policy, "accept"),
-        )
-
-    def client_context(
-        self, server_id: str | Iterable[str], *, check_hostname: bool = True
-    ) -> MeshContext:
-        """For a client: it goes on with a server that proves an ID that ``server_id`` matches, and the name called.
-
-        Without ``check_hostname`` the ID alone counts, whatever name or address it was reached by. Raises
-        :class:`PkiError`.
-        """
-        return MeshContext(
-            self,
-            patterns("server_id", server_id),
-            serves=False,
-            check_hostname=check_hostname,
-            require_pq=self._require_pq,
-            policy=policy_of(self._policy, "connect"),
-        )
 
     def close(self) -> None:
         """Have no identity any more: no handshake succeeds from now on, and what is open is cut.
@@ -165,7 +72,7 @@ class JoinedIdentity:
         self._wake.set()
         self._source.ca.interrupt()
         for guard in self._open():
-            guard.end((_CLOSED,), closing=True)
+            guard.end((CLOSED,), closing=True)
         if thread is not None and thread is not threading.current_thread():
             thread.join(_FAREWELL)
         self._source.ca.hang_up()  # what was kept for the next question
@@ -182,32 +89,6 @@ class JoinedIdentity:
     ) -> None:
         self.close()
 
-    # what contexts ask
-
-    def moment(self) -> Moment:
-        """What is shown and believed now. Raises :class:`NoIdentity`."""
-        moment = self._moment
-        if self._is_closed or moment is None:
-            raise NoIdentity(_CLOSED)
-        if self._ends < time.time():
-            raise NoIdentity(self._lapsed())
-        if self._standing.problem is not None:
-            raise NoIdentity(self._standing.problem)
-        return moment
-
-    def admit(self, guard: Guard) -> None:
-        """A peer was let in: it is judged again whenever what is believed changes."""
-        with self.lock:
-            self._guards.add(guard)
-
-    def tell_refused(self, problems: Sequence[Problem]) -> None:
-        """Say so in the log: whoever serves sees no more than a handshake that failed."""
-        log.warning("Peer refused: %s", "; ".join(map(str, problems)))
-
-    def see_pins(self, pins: PinSet, verdict: Verdict, now: datetime) -> None:
-        """Say in the log what a peer breaks of pins that are only reported."""
-        self._pinning.see(pins, verdict, now)
-
     # the first certificate
 
     def start(self, timeout: float | None) -> None:
@@ -219,8 +100,7 @@ class JoinedIdentity:
                 self._renew()
                 break
             except PkiError as error:
-                pause = renewal.backoff(self._failures, self._draw).total_seconds()
-                self._failures += 1
+                pause = self._timetable.fail()
                 is_late = deadline is not None and time.monotonic() + pause > deadline
                 if is_late or not passes(error):
                     raise
@@ -256,7 +136,7 @@ class JoinedIdentity:
             problem = self._lapsed()
             for guard in self._open():
                 guard.end((problem,))
-        if self._is_due() and self._retry_at <= time.monotonic():
+        if self._timetable.is_time:
             self._rotate()
         until = self._until_next()
         started = time.monotonic()
@@ -272,17 +152,14 @@ class JoinedIdentity:
         if self._missed:
             self._missed = 0
             log.info("What is revoked is heard again from the CA at %s", self._source.ca.address)
-            if self._failures:
-                self._retry_at = 0.0  # who has no certificate does not wait any longer
+            if self._timetable.failures:
+                self._timetable.retry_at = 0.0  # who has no certificate does not wait any longer
                 return 0.0
             self.last_problem = None
         took = time.monotonic() - started
         if is_new or news.more or (wait and took >= wait / 2):
             return 0.0
         return min(POLL * self._draw.uniform(0.8, 1.0), self._until_next())
-
-    def _is_due(self) -> bool:
-        return renewal.next_action(self._plan, self._now()) is not renewal.Action.WAIT
 
     def _until_next(self) -> float:
         """Seconds until something has to be done: the renewal, or the end of a certificate."""
@@ -291,13 +168,7 @@ class JoinedIdentity:
             moments.append(self._ends)
         now = time.time()
         until = min((moment - now for moment in moments), default=float(WAIT))
-        if self._is_due():
-            renewal_in = self._retry_at - time.monotonic()
-        elif self._plan is not None:
-            renewal_in = (self._plan.renew_at - self._now()).total_seconds()
-        else:
-            renewal_in = 0.0
-        return max(0.01, min(until, renewal_in))
+        return max(0.01, min(until, self._timetable.seconds_left))
 
     def _rotate(self) -> None:
         try:
@@ -307,12 +178,9 @@ class JoinedIdentity:
                 return
             is_other = str(self.last_problem) != str(error)
             self.last_problem = error
-            left = None if self._plan is None else self._plan.expires_at - self._now()
-            pause = renewal.backoff(self._failures, self._draw, left)
-            self._failures += 1
-            self._retry_at = time.monotonic() + pause.total_seconds()
+            self._timetable.fail()
             # The same trouble is logged again only once the pauses are long.
-            if is_other or self._failures > _LONG_TROUBLE:
+            if is_other or self._timetable.failures > _LONG_TROUBLE:
                 log.warning("The certificate of %s could not be renewed: %s", self.spiffe_id, error)
             return
         self.rotations += 1
@@ -346,10 +214,8 @@ class JoinedIdentity:
         with self.lock:
             self._moment = Moment(svid, trust)
             self._ends = svid.validity.not_after.timestamp()
-            self._plan = renewal.plan(
-                identity.issued_at, svid.validity.not_after, self._rotate_at, self._draw
-            )
-        self._failures, self._retry_at, self.last_problem = 0, 0.0, None
+            self._timetable.renewed(identity.issued_at, svid.validity.not_after)
+        self.last_problem = None
         self._review()
 
     def _believe(self, news: TrustNews) -> bool:
@@ -370,12 +236,11 @@ class JoinedIdentity:
             self._moment = Moment(svid, trust)
             if (
                 trust.bundles != moment.trust.bundles
-                and self._plan is not None
                 and svid is not None
                 and not trust.judge_ours(svid, now).ok
             ):
                 # Whoever has heard of the same roots refuses us until there is another.
-                self._plan = evolve(self._plan, renew_at=min(self._plan.renew_at, now))
+                self._timetable.bring_forward()
         self._review()
         return True
 
@@ -383,10 +248,10 @@ class JoinedIdentity:
         """Our certificate by the path that is told; by none once that is revoked, and then there is another soon."""
         was_served = self._standing.problem is None
         served = self._standing.served(svid, trust)
-        if self._standing.problem is not None and was_served and self._plan is not None:
+        if self._standing.problem is not None and was_served:
             log.error("Our certificate is shown no more: %s", self._standing.problem)
-            self._plan = evolve(self._plan, renew_at=min(self._plan.renew_at, self._now()))
-            self._retry_at = time.monotonic() + self._draw.uniform(0, SPREAD)
+            self._timetable.bring_forward()
+            self._timetable.retry_at = time.monotonic() + self._draw.uniform(0, SPREAD)
         return served
 
     def _belief(self) -> Belief | None:
@@ -401,34 +266,6 @@ class JoinedIdentity:
         self.last_problem = error
         return min(LONGEST_PAUSE, POLL * 2.0 ** min(self._missed - 1, 8)) * self._draw.uniform(
             0.5, 1
-        )
-
-    def _review(self) -> None:
-        """Judge all again who are connected."""
-        for guard in self._open():
-            guard.review()
-
-    def _review_late(self) -> None:
-        """Judge those again whose certificates have ended meanwhile."""
-        now = time.time()
-        for guard in self._open():
-            if guard.ends < now:
-                guard.review()
-
-    def _open(self) -> list[Guard]:
-        with self.lock:
-            return list(self._guards)
-
-    def _lapsed(self) -> Problem:
-        moment = self._moment
-        svid = None if moment is None else moment.svid
-        why = "" if self.last_problem is None else f", and there is no other: {self.last_problem}"
-        return Problem(
-            Code.EXPIRED,
-            f"our own certificate, that of {self.spiffe_id}, has ended"
-            + ("" if svid is None else f" at {rfc3339(svid.validity.not_after)}")
-            + why,
-            f"restore the connection to the CA at {self._source.ca.address}",
         )
 
     # forks
@@ -455,10 +292,5 @@ class JoinedIdentity:
         if self._moment is not None:
             # Another object, so that nobody uses what was made under the parent's locks.
             self._moment = Moment(self._moment.svid, self._moment.trust)
-        if self._plan is not None:
-            # Not all workers at the moment that was drawn for the parent.
-            left = self._plan.renew_at - self._now()
-            if left.total_seconds() > 0:
-                share = self._draw.uniform(0.8, 1.0)
-                self._plan = evolve(self._plan, renew_at=self._now() + left * share)
+        self._timetable.spread()
         self._begin()

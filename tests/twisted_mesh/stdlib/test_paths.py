@@ -159,8 +159,8 @@ def test_what_rests_on_a_revoked_ca_is_shown_to_nobody_and_replaced_soon(
         memory.server.write(b"not any more")
     with pytest.raises(NoIdentity, match="revoked"):
         shown(web)
-    assert web._is_due()
-    assert 0 <= web._retry_at - time.monotonic() <= SPREAD
+    assert web._timetable.is_due
+    assert 0 <= web._timetable.retry_at - time.monotonic() <= SPREAD
     source.chain, source.told = NEW, [news(gone)]
     web._rotate()
     assert shown(web)[1] == der(NEW[0])
