@@ -99,6 +99,7 @@ FOREIGN = {
     "kubectl": {"--raw"},
     "docker": {"--cgroup-parent"},
     "podman": {"--cgroups"},
+    "pkcs11-tool": {"--list-mechanisms"},
     "step": {"--daemon"},
     "tests.bench": {"--again", "--quick"},
 }
