@@ -330,8 +330,11 @@ def _federation(api: Api) -> None:
 def _keys(api: Api) -> None:
     path = "/api/v1/keys/blocked"
     api.ask("none", "GET", path)
+    # Listed by their time here too.
+    api.rig.time += timedelta(milliseconds=1)
     api.ask("by its digest", "POST", path, {"key": "5f" * 32, "reason": "found on a wall"})
     api.ask("again", "POST", path, {"key": "5f" * 32})
+    api.rig.time += timedelta(milliseconds=1)
     pem = key(5).public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     api.ask("itself", "POST", path, {"public_key": pem.decode()})
     api.ask("both", "POST", path, {"key": "5f" * 32, "public_key": pem.decode()})
@@ -340,6 +343,7 @@ def _keys(api: Api) -> None:
     api.ask("two", "GET", path)
     api.ask("let go", "DELETE", f"{path}/*", rest=f"{'5f' * 32}?reason=why")
     api.ask("let go twice", "DELETE", f"{path}/*", rest="5f" * 32)
+    api.rig.time -= timedelta(milliseconds=2)
 
 
 def _agents(api: Api) -> None:
