@@ -13,7 +13,7 @@ from attrs import evolve
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
-from pki.errors import HOSTILE_INPUT, Malformed
+from pki.errors import HOSTILE_INPUT, Malformed, printable
 from pki.issuing.lint import Draftee, lint
 from pki.issuing.profile import (
     BACKDATE,
@@ -36,7 +36,7 @@ from pki.signing.errors import NotSignable, SigningRefused
 from pki.signing.memory import CertificateEffect, HeldKey, Memory, Verdict, pin_of
 from pki.signing.policy import SigningPolicy
 from pki.spiffe import SpiffeId, TrustDomain
-from pki.svid.names import subject_for
+from pki.svid.names import is_common_name, is_dns_name, subject_for
 from pki.svid.x509svid import extension, uri_names
 
 _SECOND = timedelta(seconds=1)
@@ -85,9 +85,9 @@ def judge_certificate(
     """Whether ``key`` signs it. Raises :class:`NotSignable` and :class:`SigningRefused`."""
     found = read_certificate(tbs, key)
     spki = spki_der(found.public_key())
+    at = _at(found, policy, now)
     profile, issuers = _expected(found, spki, key, policy, memory, now)
     profile = evolve(profile, publication=_publication(found, policy))
-    at = _at(found, policy, now)
     _demand_profile(found, issuers, profile, policy, at)
     digest = sha256(tbs).hexdigest()
     known = memory.certified(key, found.serial_number)
@@ -131,9 +131,9 @@ def _expected(  # noqa: PLR0917
             )
         if found.subject == found.issuer or spki == key.spki:
             _demand_subject(found, ROOT_NAME, policy.trust_domain)
-            if spki != key.spki:
+            if spki != key.spki or not is_same(found.subject, found.issuer):
                 raise SigningRefused(
-                    "ca-key", "it names itself as its issuer, and its key is another"
+                    "ca-key", "it names itself as its issuer, and its key or its name is another"
                 )
             return evolve(ROOT, lifetime=policy.max_root_duration), [found]
         _demand_subject(found, ISSUING_NAME, policy.trust_domain)
@@ -147,7 +147,7 @@ def _expected(  # noqa: PLR0917
     issuers = _issuers(found, key, ISSUING_NAME, policy, memory)
     extended = extension(found, x509.ExtendedKeyUsage)
     if extended is not None and ExtendedKeyUsageOID.OCSP_SIGNING in extended:
-        if found.subject != responder_subject(found.issuer):
+        if not is_same(found.subject, responder_subject(found.issuer)):
             raise SigningRefused(
                 "subject",
                 f"a responder of this CA is called otherwise than {_named(found.subject)}",
@@ -161,7 +161,7 @@ def _issuers(
     found: x509.Certificate, key: HeldKey, name: str, policy: SigningPolicy, memory: Memory
 ) -> list[x509.Certificate]:
     """The CA certificates of that key, or one that stands for those which the signer was never shown."""
-    known = [one for one in memory.certificates_of(key) if one.subject == found.issuer]
+    known = [one for one in memory.certificates_of(key) if is_same(one.subject, found.issuer)]
     if known:
         return known
     if memory.certificates_of(key):
@@ -169,7 +169,8 @@ def _issuers(
             "issuer", f"the CA of this key is not called {_named(found.issuer)}", "say its own name"
         )
     generation = generation_of(found.issuer)
-    if not generation or found.issuer != ca_subject(name, policy.trust_domain, generation):
+    ours = ca_subject(name, policy.trust_domain, generation)
+    if not generation or not is_same(found.issuer, ours):
         raise SigningRefused(
             "issuer",
             f"{_named(found.issuer)} is no CA's name of {policy.trust_domain}",
@@ -201,7 +202,7 @@ def _demand_subject(found: x509.Certificate, name: str, trust_domain: TrustDomai
     uris = uri_names(found)
     if (
         generation
-        and found.subject == ca_subject(name, trust_domain, generation)
+        and is_same(found.subject, ca_subject(name, trust_domain, generation))
         and uris == [str(trust_domain.id)]
         and len(extension(found, x509.SubjectAlternativeName) or ()) == 1
     ):
@@ -247,22 +248,34 @@ def _demand_names(found: x509.Certificate, policy: SigningPolicy) -> None:
         match name:
             case x509.UniformResourceIdentifier():
                 pass
-            case x509.DNSName(value=host) if policy.allows_host(host):
+            case x509.DNSName(value=host) if is_dns_name(host) and policy.allows_host(host):
                 pass
             case x509.IPAddress() if policy.ip_addresses:
                 pass
             case x509.DNSName() | x509.IPAddress():
-                raise SigningRefused("host-names", f"the policy does not allow {name.value}")
+                raise SigningRefused(
+                    "host-names", f"the policy does not allow {printable(str(name.value), 120)}"
+                )
             case _:
                 raise SigningRefused(
                     "host-names", f"no certificate here has a {type(name).__name__}"
                 )
     commons = found.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    wanted = subject_for(spiffe_id, str(commons[0].value)) if commons else x509.Name([])
-    if found.subject != wanted:
+    common = str(commons[0].value) if commons else ""
+    wanted = subject_for(spiffe_id, common) if commons else x509.Name([])
+    if not is_same(found.subject, wanted) or not (
+        common in {"", spiffe_id.name} or is_common_name(common)
+    ):
         raise SigningRefused(
             "subject",
             f"a workload's subject is a common name or nothing, and not {_named(found.subject)}",
+        )
+    if not policy.allows_common_name(common):
+        # Where a certificate has no host names, OpenSSL and curl take the common name for one.
+        raise SigningRefused(
+            "host-names",
+            f"the policy does not allow {common}, which is a common name, and a host's to many",
+            "name the host in the policy, or give the entry another common name",
         )
 
 
@@ -296,7 +309,8 @@ def _points(found: x509.Certificate) -> Iterator[str]:
 def _at(found: x509.Certificate, policy: SigningPolicy, now: datetime) -> datetime:
     """The CA's time when it drafted this, which is to be near ours."""
     start = found.not_valid_before_utc
-    at = min(max(now, start), start + BACKDATE)
+    # No sum where it begins later: nothing comes after the year 9999.
+    at = start if start > now else min(now, start + BACKDATE)
     if abs(now - at) > policy.clock_skew + _SECOND:
         raise SigningRefused(
             "clock",
@@ -313,6 +327,11 @@ def _demand_profile(
     policy: SigningPolicy,
     at: datetime,
 ) -> None:
+    authority = extension(found, x509.AuthorityKeyIdentifier)
+    if authority is not None and authority.authority_cert_issuer is not None:
+        raise SigningRefused(
+            "profile", "its authority key identifier is more than a key's identifier"
+        )
     # A life counts from issue, by the CA's clock; ours may be behind that, and what it backdates comes to that.
     allowed = evolve(profile, lifetime=profile.lifetime + BACKDATE + policy.clock_skew)
     problems = []
@@ -322,6 +341,14 @@ def _demand_profile(
             return
     said = "; ".join(f"{problem.detail} ({problem.rule})" for problem in problems)
     raise SigningRefused("profile", f"it breaks the profile {profile.name}: {said}")
+
+
+def is_same(name: x509.Name, other: x509.Name) -> bool:
+    """Whether both are written alike: cryptography calls equal what differs in the types of its strings.
+
+    So do some readers and others do not: whoever revokes one of them might miss the other.
+    """
+    return name.public_bytes() == other.public_bytes()
 
 
 def _named(name: x509.Name) -> str:

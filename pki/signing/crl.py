@@ -19,6 +19,7 @@ from pki.issuing.profile import ISSUING_NAME, ROOT_NAME, ca_subject, generation_
 from pki.issuing.unsigned import assemble
 from pki.keys import key_identifier
 from pki.serial import serial_hex
+from pki.signing.certificate import is_same
 from pki.signing.errors import NotSignable, SigningRefused
 from pki.signing.memory import CrlEffect, HeldKey, Memory, Verdict
 from pki.signing.policy import SigningPolicy
@@ -152,7 +153,7 @@ def _demand_issuer(found: ReadList, key: HeldKey, policy: SigningPolicy, memory:
         name = ROOT_NAME if key.purpose == "root" else ISSUING_NAME
         generation = generation_of(found.issuer)
         ours = [(ca_subject(name, policy.trust_domain, generation or 1), key_identifier(key.spki))]
-    if (found.issuer, found.identifier) not in ours:
+    if not any(is_same(found.issuer, name) and found.identifier == own for name, own in ours):
         raise SigningRefused("issuer", "the CRL is not of the CA whose key is to sign it")
 
 

@@ -6,7 +6,7 @@ Data is recognised by its first bytes alone, each kind is then parsed whole and 
 from datetime import datetime
 
 from pki.der import INTEGER, SEQUENCE, elements
-from pki.errors import Malformed
+from pki.errors import HOSTILE_INPUT, Malformed
 from pki.signing.certificate import judge_certificate
 from pki.signing.crl import judge_crl
 from pki.signing.errors import NotSignable
@@ -25,6 +25,16 @@ def judge(
     data: bytes, key: HeldKey, policy: SigningPolicy, memory: Memory, now: datetime
 ) -> Verdict:
     """Whether ``key`` signs ``data``. Raises :class:`NotSignable` and :class:`SigningRefused`."""
+    try:
+        return _judge(data, key, policy, memory, now)
+    except HOSTILE_INPUT as error:
+        # What no rule has thought of, such as a number of ten thousand digits: it ends nothing but itself.
+        raise NotSignable(f"it cannot be judged ({type(error).__name__})") from None
+
+
+def _judge(
+    data: bytes, key: HeldKey, policy: SigningPolicy, memory: Memory, now: datetime
+) -> Verdict:
     if key.purpose == "audit":
         return _judge_text(data, key, policy, memory, now)
     if data[:1] != bytes((SEQUENCE,)):

@@ -183,9 +183,11 @@ def judge_answer_data(
         elif said.standing == _UNKNOWN and ours and said.serial in listed:
             raise SigningRefused("ocsp-good", f"{shown} is on the last CRL, and so not unknown")
         life = said.next_update - said.this_update
-        begins = abs(said.this_update - now)
+        early = said.this_update - now
         if not timedelta() < life <= ANSWER_LIFE + policy.clock_skew + timedelta(minutes=1) or (
-            begins > ANSWER_LIFE + policy.clock_skew
+            not -(ANSWER_LIFE + policy.clock_skew)
+            <= early
+            <= policy.clock_skew + timedelta(minutes=1)
         ):
             raise SigningRefused(
                 "ocsp-life", f"an OCSP answer holds for {ANSWER_LIFE} at most, from now on"

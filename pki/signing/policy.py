@@ -13,6 +13,7 @@ from pki.crl.schedule import RESPONDER_LIFE
 from pki.errors import PkiError, Problem, Refused, discreet
 from pki.issuing.profile import ISSUING, ROOT, WORKLOAD
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
+from pki.svid.names import is_address, is_dns_name
 from pki.svid.spki_pin import SpkiHash
 from pki.validity import parse_lifetime
 
@@ -135,9 +136,20 @@ class SigningPolicy:
             for allowed in self.dns_names
         )
 
+    def allows_common_name(self, name: str) -> bool:
+        """Whether a certificate may have that common name, which may be taken for a host's or an address."""
+        if is_address(name):
+            return self.ip_addresses
+        is_host = "." in name and is_dns_name(name.lower())
+        return not is_host or self.allows_host(name)
+
     def allows_url(self, url: str) -> bool:
-        """Whether a certificate may say that its CA publishes there."""
-        return self.publication is None or any(map(url.startswith, self.publication))
+        """Whether a certificate may say that its CA publishes there: no host's name goes on where ours ends."""
+        return self.publication is None or any(
+            url.startswith(allowed)
+            and ("/" in allowed.partition("://")[2] or url[len(allowed) :][:1] in {"", "/", "?"})
+            for allowed in self.publication
+        )
 
 
 _DURATIONS = (

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import msgspec
-from cryptography import x509
 
 from pki.audit.log import BadCheckpoint, Checkpoint, Verifier
 from pki.errors import HOSTILE_INPUT, PkiError
@@ -18,6 +17,7 @@ from pki.signing.errors import NotSignable, SigningRefused
 from pki.signing.memory import CheckpointEffect, HeldKey, Memory, Verdict
 from pki.signing.policy import SigningPolicy
 from pki.svid.spki_pin import SpkiHash
+from pki.svid.x509svid import load_certificates
 
 #: Characters of a statement: a document of the roots holds certificates.
 _LONGEST = 1024 * 1024
@@ -139,7 +139,9 @@ def _roots(rest: str, key: HeldKey, policy: SigningPolicy, memory: Memory) -> _F
 
 
 def _spki(pem: str) -> bytes:
-    return spki_der(x509.load_pem_x509_certificate(pem.encode()).public_key())
+    # As whoever reads the document does.
+    (certificate,) = load_certificates(pem.encode("ascii"))
+    return spki_der(certificate.public_key())
 
 
 def _demand_issuing(key: HeldKey) -> None:

@@ -133,7 +133,7 @@ def _why_no_dns_name(name: str) -> tuple[str, str]:
     plain = name.lower().rstrip(".")
     if not name:
         return "is an empty DNS name", "leave it out, or write the host's name"
-    if _is_address(name):
+    if is_address(name):
         return "is an IP address and no DNS name", "ask for it as an IP address (IP:, --ip)"
     if "://" in name:
         return "is a URI and no DNS name", "ask for it as a URI, or write only its host"
@@ -171,7 +171,8 @@ def address(text: str) -> IPAddress:
     raise Malformed(f"{discreet(text, 80)!r} is no IP address")
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether ``text`` is an IP address, perhaps in brackets."""
     try:
         ip_address(text.removeprefix("[").removesuffix("]"))
     except ValueError:

@@ -216,7 +216,9 @@ class Record:
         return {int(serial, 16): None if end is None else _moment(end) for serial, end in rows}
 
     def last_checkpoint(self, origin: str) -> SignedCheckpoint | None:
-        for size, root in self._rows("SELECT size, root FROM checkpoints WHERE origin = ?", origin):
+        # A log may have had several keys, each of which remains the key of that log.
+        largest = "SELECT size, root FROM checkpoints WHERE origin = ? ORDER BY size DESC LIMIT 1"
+        for size, root in self._rows(largest, origin):
             return SignedCheckpoint(size, root)
         return None
 
@@ -265,8 +267,8 @@ class Record:
             case CheckpointEffect():
                 self._do(
                     "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)",
-                    effect.origin,
                     key.name,
+                    effect.origin,
                     effect.size,
                     effect.root,
                 )

@@ -12,7 +12,7 @@ TABLES = (
     "CREATE TABLE crls (key TEXT PRIMARY KEY, number TEXT NOT NULL, sha256 TEXT NOT NULL) STRICT",
     "CREATE TABLE listed (key TEXT NOT NULL, serial TEXT NOT NULL, not_after INTEGER, PRIMARY KEY (key, serial)) "
     "STRICT, WITHOUT ROWID",
-    "CREATE TABLE checkpoints (origin TEXT PRIMARY KEY, key TEXT NOT NULL, size INTEGER NOT NULL, "
+    "CREATE TABLE checkpoints (key TEXT PRIMARY KEY, origin TEXT NOT NULL, size INTEGER NOT NULL, "
     "root BLOB NOT NULL) STRICT",
     "CREATE TABLE approvals (pin TEXT PRIMARY KEY, until INTEGER NOT NULL, by TEXT NOT NULL, "
     "is_logged INTEGER NOT NULL) STRICT",

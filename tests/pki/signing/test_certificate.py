@@ -1,12 +1,13 @@
 """Whoever has the CA's process asks for certificates: each rule has a forged one that it alone refuses."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
 from attrs import evolve
 from cryptography import x509
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from pki.der import INTEGER, SEQUENCE, element, elements
@@ -21,7 +22,7 @@ from pki.issuing.profile import (
     ca_subject,
     responder_subject,
 )
-from pki.issuing.unsigned import lay_out
+from pki.issuing.unsigned import assemble, lay_out
 from pki.keys import PublicKey, key_identifier, spki_der
 from pki.serial import new_serial
 from pki.signing.errors import NotSignable, SigningRefused
@@ -383,3 +384,114 @@ def test_each_key_has_one_purpose(rig: Rig, purpose: str) -> None:
     wrong: JudgedKey = getattr(rig, purpose)
     with pytest.raises((NotSignable, SigningRefused)):
         wrong.judge(forged(rig.issuing_key, rig.issuing.certificate.subject))
+
+
+# What others read otherwise than the judge.
+
+
+def spelt(name: x509.Name) -> x509.Name:
+    """The same text in strings of another type, which cryptography takes for the same name."""
+    other = x509.Name(
+        [x509.NameAttribute(each.oid, each.value, _ASN1Type.PrintableString) for each in name]
+    )
+    assert other == name and other.public_bytes() != name.public_bytes()
+    return other
+
+
+def test_no_name_in_another_spelling(rig: Rig) -> None:
+    """Go compares names by their bytes and OpenSSL does not: whoever revokes by one spelling misses the other."""
+    issuer = rig.issuing.certificate.subject
+    refused(rig, rig.issuing_key, forged(rig.issuing_key, spelt(issuer)), "issuer")
+    refused(rig, rig.issuing_key, leaf(rig, subject=spelt(subject_for(BACKEND))), "subject")
+    own = JudgedKey.made("issuing", key("next"), rig.policy, rig.memory, NOW)
+    data = ca(rig, public_key=own.public_key, subject=spelt(ca_subject(ISSUING_NAME, MESH, 2)))
+    refused(rig, rig.root_key, data, "trust-domain")
+    fresh = forged(own, spelt(ca_subject(ISSUING_NAME, MESH, 2)))
+    refused(rig, own, fresh, "issuer")
+
+
+@pytest.mark.parametrize(
+    "host", ["bank.example\0.mesh.local", ".mesh.local", "*.mesh.local", "bank.example/.mesh.local"]
+)
+def test_no_host_name_that_is_none(host: str) -> None:
+    """Many a reader in C ends a name where there is a zero."""
+    for policy in (SigningPolicy(MESH), SigningPolicy(MESH, dns_names=("*.mesh.local",))):
+        rig = Rig(policy)
+        names = x509.SubjectAlternativeName([*_NAMES, x509.DNSName(host)])
+        refused(rig, rig.issuing_key, leaf(rig, names=names), "host-names")
+
+
+def test_a_common_name_is_no_way_around_the_policys_hosts() -> None:
+    """OpenSSL and curl look for a host there, where a certificate has no DNS name."""
+    rig = Rig(SigningPolicy(MESH, dns_names=("*.mesh.local",), ip_addresses=False))
+    for common in ("bank.example", "Bank.Example", "10.0.0.1"):
+        data = leaf(rig, subject=subject_for(BACKEND, common))
+        refused(rig, rig.issuing_key, data, "host-names")
+    for common in ("backend", "db.mesh.local", "reads: a.b"):
+        rig.issuing_key.judge(leaf(rig, subject=subject_for(BACKEND, common)))
+    free = Rig()
+    free.issuing_key.judge(leaf(free, subject=subject_for(BACKEND, "bank.example")))
+    refused(free, free.issuing_key, leaf(free, subject=subject_for(BACKEND, "a\0b")), "subject")
+
+
+def test_publication_at_a_host_is_not_at_one_that_begins_so() -> None:
+    rig = Rig(SigningPolicy(MESH, publication=("http://ca.mesh", "http://crl.mesh/crl-")))
+
+    def points(url: str) -> bytes:
+        name = [x509.UniformResourceIdentifier(url)]
+        return leaf(
+            rig,
+            more=(x509.CRLDistributionPoints([x509.DistributionPoint(name, None, None, None)]),),
+        )
+
+    for url in (
+        "http://ca.mesh.evil.example/",
+        "http://ca.mesh@evil.example/",
+        "http://ca.mesh:1/",
+    ):
+        refused(rig, rig.issuing_key, points(url), "publication")
+    for url in ("http://ca.mesh", "http://ca.mesh/crl", "http://crl.mesh/crl-7"):
+        rig.issuing_key.judge(points(url))
+
+
+def test_the_authority_is_known_by_its_key_and_nothing_else(rig: Rig) -> None:
+    found = x509.load_der_x509_certificate(
+        assemble(leaf(rig), rig.issuing_key.algorithm.identifier)
+    )
+    builder = (
+        x509.CertificateBuilder()
+        .serial_number(found.serial_number)
+        .issuer_name(found.issuer)
+        .subject_name(found.subject)
+        .public_key(THIEF)
+        .not_valid_before(found.not_valid_before_utc)
+        .not_valid_after(found.not_valid_after_utc)
+    )
+    own = key_identifier(spki_der(rig.issuing_key.public_key))
+    named = x509.AuthorityKeyIdentifier(own, [x509.DirectoryName(found.issuer)], 5)
+    for each in found.extensions:
+        value = named if isinstance(each.value, x509.AuthorityKeyIdentifier) else each.value
+        builder = builder.add_extension(value, critical=each.critical)
+    refused(
+        rig, rig.issuing_key, lay_out(builder, rig.issuing_key).tbs_certificate_bytes, "profile"
+    )
+
+
+def test_dates_at_the_end_of_time_are_refused_as_others_are(rig: Rig) -> None:
+    """And end nothing else: what is judged with them in one batch would have gone under."""
+    end = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    fresh = JudgedKey.made("issuing", key("next"), rig.policy, rig.memory, NOW)
+    for one, issuer in (
+        (rig.issuing_key, rig.issuing.certificate.subject),
+        (fresh, ca_subject(ISSUING_NAME, MESH, 2)),
+    ):
+        refused(rig, one, forged(one, issuer, begins=end - BACK, ends=end), "clock")
+
+
+def test_a_generation_of_ten_thousand_digits_is_no_crash(rig: Rig) -> None:
+    fresh = JudgedKey.made("issuing", key("next"), rig.policy, rig.memory, NOW)
+    unit = x509.NameAttribute(
+        NameOID.ORGANIZATIONAL_UNIT_NAME, "generation " + "9" * 10_000, _validate=False
+    )
+    with pytest.raises(NotSignable):
+        fresh.judge(forged(fresh, x509.Name([unit])))

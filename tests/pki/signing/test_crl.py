@@ -195,3 +195,11 @@ def test_a_policy_may_say_how_long_lists_hold() -> None:
     rig = Rig(SigningPolicy(MESH, **said))
     refused(rig.issuing_key, listing(rig, [], 1, life=HOUR), "crl-life")
     rig.issuing_key.judge(listing(rig, [], 1, life=timedelta(minutes=30)))
+
+
+def test_no_list_of_the_cas_name_in_another_spelling(rig: Rig) -> None:
+    """It would be a list of nobody's to those who compare names by their bytes."""
+    from tests.pki.signing.test_certificate import spelt
+
+    issuer = spelt(rig.issuing.certificate.subject).public_bytes()
+    refused(rig.issuing_key, listing(rig, [5], 5, issuer=issuer), "issuer")

@@ -64,6 +64,8 @@ def test_an_answer_is_of_now_and_holds_for_an_hour(rig: Rig) -> None:
     refused(rig, answer(rig, serial, GOOD, life=DAY), "ocsp-life")
     refused(rig, answer(rig, serial, GOOD, since=NOW + 2 * HOUR), "ocsp-life")
     refused(rig, answer(rig, serial, GOOD, since=NOW - DAY), "ocsp-life")
+    # Good for an hour that is to come: nobody knows yet what is revoked then.
+    refused(rig, answer(rig, serial, GOOD, since=NOW + HOUR / 2), "ocsp-life")
     refused(rig, answer(rig, serial, GOOD, at=NOW + HOUR), "clock")
 
 

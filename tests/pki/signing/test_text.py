@@ -120,3 +120,14 @@ def test_roots_that_are_elsewhere_are_named_by_the_policy(rig: Rig) -> None:
     named.issuing_key.judge(document(offline))
     with pytest.raises(SigningRefused):
         rig.issuing_key.judge(document(offline))
+
+
+def test_a_root_is_one_certificate_as_those_read_it_who_restore_a_ca(rig: Rig) -> None:
+    """Of a second certificate one reader sees nothing, and the other nothing of the first."""
+    own, thief = (
+        certificates_pem([one]).decode() for one in (rig.root.certificate, mesh().root.certificate)
+    )
+    for old in (own + thief, own + thief.replace(" ", "\t"), "\xa0" + own):
+        said = json.dumps({"format": 1, "old": old, "new": None}).encode()
+        with pytest.raises(NotSignable):
+            rig.issuing_key.judge(b"twisted-mesh roots 1\n" + said)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, execute
 
+from pki.audit.log import Checkpoint
 from pki.crl.issue import issue_crl
 from pki.crl.schedule import Span
 from pki.errors import Malformed, PkiError
@@ -17,7 +18,7 @@ from pki.signing.errors import NotSignable, SigningRefused
 from pki.signing.memory import pin_of
 from pki.svid.revocation_set import Reason, Revocation
 from tests.authorities import BACKEND, HOUR, MESH, NOW, OTHER, key
-from tests.twisted_mesh.signer.rig import BY, ISSUING, ROOT, Ca, Rig, done, snapshot
+from tests.twisted_mesh.signer.rig import AUDIT, BY, ISSUING, ROOT, Ca, Rig, done, snapshot
 from twisted_mesh.limits.rate_limit import Rate, RateLimited
 from twisted_mesh.signer.errors import SignerStateError, UnknownKey
 from twisted_mesh.signer.keyring import Keyring
@@ -423,3 +424,22 @@ def test_many_that_ask_at_once_are_judged_one_after_the_other(
     refused = [one for one in outcomes if hasattr(one, "check")]
     assert len(refused) == 1
     assert refused[0].value.rule == "crl-number"
+
+
+def test_a_log_key_remains_that_of_its_log_whatever_another_key_signs(rig: Rig) -> None:
+    """A thief has a second key made: the first one is not free to sign for another log after that."""
+    first, second = (rig.make(AUDIT, "ed25519", str(number)).name for number in (1, 2))
+
+    def checkpoint(size: int, origin: str = "mesh.local/audit") -> bytes:
+        return Checkpoint(origin, size, bytes(32), NOW).text.encode()
+
+    rig.sign(first, checkpoint(5))
+    rig.sign(second, checkpoint(7))
+    for data, rule in (
+        (checkpoint(9, "mesh.local/other"), "log-origin"),
+        (checkpoint(6), "log-shrinks"),
+    ):
+        with pytest.raises(SigningRefused) as caught:
+            rig.sign(first, data)
+        assert caught.value.rule == rule
+    rig.sign(first, checkpoint(8))
