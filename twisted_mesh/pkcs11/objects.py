@@ -183,7 +183,14 @@ def refuse_extractable(private: PrivateKey) -> None:
 
 
 def destroy(session: Session, uri: Pkcs11Uri) -> None:
-    """Delete the key and its public half. ``session`` may write."""
+    """Delete the key and its public half. ``session`` may write.
+
+    Raises :class:`KeyStoreRefused` for a URI that names no key, which is as many as the token has.
+    """
+    if not uri.object and not uri.id:
+        raise KeyStoreRefused(
+            f"{uri} names no key of the token, neither by label (object=) nor by id=: nothing was deleted"
+        )
     for private in private_keys(session, uri):
         _, key_id = id_of(private)
         if key_id:
