@@ -43,6 +43,8 @@ class KeyRow(Struct, frozen=True, omit_defaults=True):
     ever_extractable: bool | None = None
     sensitive: bool | None = None
     made_there: bool | None = None
+    own_pin: str = ""
+    """The key that the CA proves itself by at the signer (``mesh-signer --client-pin``)."""
 
 
 class KeyRows(Struct, frozen=True):

@@ -14,3 +14,7 @@ class KeyStoreRefused(PkiError):
     """The store says no, and would again: it says why, and what to do."""
 
     code = Code.KEY_STORE_REFUSED
+
+
+class RefusedByRule(KeyStoreRefused):
+    """The store signs, and not this: what our own caller wants is against a rule of its own (HTTP 403)."""

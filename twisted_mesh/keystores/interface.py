@@ -29,6 +29,11 @@ class KeyStore(Protocol):
         """Why the last that was asked of it failed; None while it works. A refusal of one key is none of the store."""
         ...
 
+    @property
+    def own_pin(self) -> str:
+        """The key that we prove ourselves by there, for those who have to let us in; empty where that is not asked."""
+        ...
+
     def start(self) -> None:
         """From now on it may be opened: threads, descriptors, sessions. twistd forks before. Nothing is awaited."""
         ...

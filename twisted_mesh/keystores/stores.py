@@ -78,11 +78,13 @@ class KeyStores:
         """Where a key is; of one whose store cannot say, why. Never raises for a store's sake."""
         if not isinstance(key, StoredKey):
             return Whereabouts("file", "")
-        kind = key.reference.scheme
+        kind, own_pin = key.reference.scheme, ""
         try:
-            return await self.store_of(key.reference).whereabouts(key.reference)
+            store = self.store_of(key.reference)
+            own_pin = store.own_pin
+            return evolve(await store.whereabouts(key.reference), own_pin=own_pin)
         except PkiError as error:
-            return Whereabouts(kind, key.uri, problem=error.problems[0])
+            return Whereabouts(kind, key.uri, own_pin=own_pin, problem=error.problems[0])
 
     def store_of(self, reference: KeyReference) -> KeyStore:
         """The store that a reference names. Raises :class:`KeyStoreRefused`."""

@@ -26,5 +26,7 @@ class Whereabouts:
     is_sensitive: bool | None = None
     is_local: bool | None = None
     """Whether it was made there and not brought."""
+    own_pin: str = ""
+    """The key that this CA proves itself by there: ``mesh-signer --client-pin``."""
     problem: Problem | None = None
     """Why the store could not say; None where it has."""

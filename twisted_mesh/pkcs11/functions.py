@@ -101,8 +101,8 @@ class Library(lib):
         if answer in (_CANT_LOCK, _ARGUMENTS_BAD):
             self.is_threaded = False
             answer = call(None)
-        if answer not in (_OK, _ALREADY_INITIALIZED):
-            raise exceptions.PKCS11Error(f"C_Initialize has answered {answer:#x}")
+        if answer != _ALREADY_INITIALIZED:
+            _check(answer)
 
     def finalize(self) -> None:
         """Whatever it answers: it is initialised anew afterwards, or never."""

@@ -44,6 +44,8 @@ class Pkcs11Store:
     access: Access
     patience: float = PATIENCE
     problem: PkiError | None = field(default=None, init=False)
+    own_pin: str = field(default="", init=False)
+    """There is none: a token asks for a PIN of another kind."""
 
     @classmethod
     def of(cls, uri: Pkcs11Uri, ground: StoreGround) -> "Pkcs11Store":

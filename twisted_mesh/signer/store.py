@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from pki.errors import ANY_ERROR, HOSTILE_INPUT, PkiError, Problem, printable
 from pki.keys import KeyAlgorithm, KeyReference, UnusableKey, is_certifiable, spki_der
-from twisted_mesh.keystores.errors import KeyStoreAway, KeyStoreRefused
+from twisted_mesh.keystores.errors import KeyStoreAway, KeyStoreRefused, RefusedByRule
 from twisted_mesh.keystores.ground import StoreGround
 from twisted_mesh.keystores.stored_key import StoredKey
 from twisted_mesh.keystores.whereabouts import Whereabouts
@@ -29,6 +29,12 @@ _LOOKING = 2.0
 #: What a signer calls keys.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,199}", re.ASCII)
 
+#: The rules about what our own caller has asked for (docs/SIGNER.md): asking again changes nothing. The others are
+#: about us.
+_OF_THE_CALLER = frozenset(
+    ("trust-domain", "spiffe-id", "names", "host-names", "publication", "subject", "profile")
+)
+
 _UNREADABLE: tuple[type[BaseException], ...] = (*HOSTILE_INPUT, PkiError)
 
 
@@ -44,6 +50,8 @@ class SignerStore:
     ground: StoreGround
     problem: PkiError | None = field(default=None, init=False)
     """Why it does not sign."""
+    own_pin: str = field(default="", init=False)
+    """Of our key, where we prove ourselves by one: over TLS."""
     _client: SignerClient | None = field(default=None, init=False)
     """While it is open."""
     _unstarted: PkiError | None = field(default=None, init=False)
@@ -76,6 +84,7 @@ class SignerStore:
             wall_clock(),
             requires_pq=self.ground.requires_pq,
         )
+        self.own_pin = str(found.own_pin)
         ours = f"this CA shows it the key {found.own_pin} (mesh-signer --client-pin)"
         if not found.pins:
             raise BadSigner(
@@ -246,7 +255,8 @@ class SignerStore:
         if isinstance(error, SignerRefused):
             text = _spoken(problem, f"{self.uri} says no: ")
             if not error.is_for_now:
-                return KeyStoreRefused(text)
+                kind = RefusedByRule if problem.rule in _OF_THE_CALLER else KeyStoreRefused
+                return kind(text)
             away = KeyStoreAway(_spoken(problem, f"{self.uri} does not sign now: "))
             if error.status >= 500:
                 self.problem = away

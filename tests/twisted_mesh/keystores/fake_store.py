@@ -26,6 +26,7 @@ class FakeStore:
     held: "Deferred[None] | None" = None
     """What each signature waits for."""
     problem: PkiError | None = None
+    own_pin: str = ""
     started: bool = False
     signed: int = 0
     tries: int = 0

@@ -22,7 +22,8 @@ from tests.twisted_mesh.signer.stub import (
     over_tls,
     refusal,
 )
-from twisted_mesh.keystores.errors import KeyStoreAway, KeyStoreRefused
+from twisted_mesh.ca.api.status import status_of
+from twisted_mesh.keystores.errors import KeyStoreAway, KeyStoreRefused, RefusedByRule
 from twisted_mesh.keystores.ground import StoreGround
 from twisted_mesh.keystores.pins import Pins
 from twisted_mesh.signer.client_key import CLIENT_KEY
@@ -128,6 +129,19 @@ def test_a_policy_that_says_no_is_no_problem_of_the_store(place: Place) -> None:
     assert isinstance(error, KeyStoreRefused)
     assert "says no: CRL 7 is older than 9 (rule crl-number)" in str(error)
     assert place.store.problem is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "is_the_callers"), [("names", True), ("profile", True), ("clock", False), ("", False)]
+)
+def test_a_rule_about_the_name_that_was_asked_for_is_the_callers(
+    place: Place, rule: str, is_the_callers: bool
+) -> None:
+    made = run(place.store.generate(P256, "mesh.local issuing-1"))
+    place.stub.fault = lambda *_: refusal(403, "signing-refused", "not that one", "", rule)
+    error = refused(made.sign(b"data"))
+    assert isinstance(error, RefusedByRule) == is_the_callers
+    assert status_of(error) == (403 if is_the_callers else 503)
 
 
 def test_a_rate_that_is_used_up_is_for_now_and_no_problem_of_the_store(place: Place) -> None:

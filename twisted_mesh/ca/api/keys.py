@@ -141,6 +141,7 @@ def _placed(
         ever_extractable=where.was_ever_extractable,
         sensitive=where.is_sensitive,
         made_there=where.is_local,
+        own_pin=where.own_pin,
     )
 
 

@@ -21,6 +21,7 @@ from twisted_mesh.ca.rotation.root_keys import CannotDetach
 from twisted_mesh.ca.rotation.root_rotator import RootWaits
 from twisted_mesh.ca.rotation.steps import RootKeyAway
 from twisted_mesh.http.json import BadRequest
+from twisted_mesh.keystores.errors import RefusedByRule
 from twisted_mesh.limits.quota import QuotaUsedUp
 from twisted_mesh.limits.rate_limit import Busy, RateLimited
 from twisted_mesh.state.directory import StateError
@@ -43,6 +44,7 @@ _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (TokenDead, HTTPStatus.UNAUTHORIZED),
     (Forbidden, HTTPStatus.FORBIDDEN),
     (PolicyDenied, HTTPStatus.FORBIDDEN),
+    (RefusedByRule, HTTPStatus.FORBIDDEN),
     (EntryGone, HTTPStatus.FORBIDDEN),
     (KeyBlocked, HTTPStatus.UNPROCESSABLE_ENTITY),
     (Unknown, HTTPStatus.NOT_FOUND),

@@ -94,6 +94,8 @@ def _put(row: KeyRow, found: str) -> None:
     if row.algorithm:
         facts["  algorithm"] = row.algorithm
     facts["  where"] = _where(row)
+    if row.own_pin:
+        facts["  our pin"] = f"{row.own_pin} (mesh-signer --client-pin)"
     if flags := _flags(row):
         facts["  kept"] = flags
     facts["  proof"] = found
@@ -109,7 +111,9 @@ def _where(row: KeyRow) -> str:
     made = " ".join(filter(None, (row.manufacturer, row.model, row.serial)))
     called = f", {row.label!r}" if row.label else ""
     which = f" {row.id}" if row.id else ""
-    return f"{row.kind} {row.store or row.uri}{f' ({made})' if made else ''}{called}{which}"
+    if not row.store:
+        return row.uri  # it begins with the kind
+    return f"{row.kind} {row.store}{f' ({made})' if made else ''}{called}{which}"
 
 
 def _flags(row: KeyRow) -> str:

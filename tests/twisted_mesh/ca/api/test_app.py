@@ -820,7 +820,7 @@ STATUSES = {
         *("PassphraseMismatch", "BadFederation", "ForeignRoot"),
     },
     401: {"NoProof", "Revoked", "TokenDead"},
-    403: {"Forbidden", "EntryGone", "PolicyDenied", "ReattestRequired"},
+    403: {"Forbidden", "EntryGone", "PolicyDenied", "ReattestRequired", "RefusedByRule"},
     404: {"Unknown", "UnknownJwtKey"},
     409: {
         *("Conflict", "CannotDetach", "NoRootKey", "NoCopy", "NoSuccessor"),

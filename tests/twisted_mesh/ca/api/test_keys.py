@@ -12,7 +12,7 @@ from tests.twisted_mesh.ca.api.test_app import Api
 from tests.twisted_mesh.ca.rigs import CaRig, result_of
 from tests.twisted_mesh.keystores.fake_store import FakeStore
 from twisted_mesh.api.key_messages import KeyRow, KeyRows
-from twisted_mesh.cli.ctl.ca_keys import ShowingKeys, verdict
+from twisted_mesh.cli.ctl.ca_keys import ShowingKeys, _put, verdict
 from twisted_mesh.keystores.stored_key import StoredKey
 from twisted_mesh.keystores.stores import KeyStores
 
@@ -79,6 +79,20 @@ def test_a_token_says_how_it_keeps_a_key(rig: CaRig) -> None:
     assert row.signature is None
     assert "key-store-away" in row.problem
     assert row.uri == stored.uri
+
+
+def test_what_the_ca_proves_itself_by_at_a_signer_is_told_also_while_that_is_away(
+    rig: CaRig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signer = FakeStore(own_pin="sha256/AAAA")
+    signer.start()
+    stored = signer.key(KeyReference(f"{signer.uri};id=%01", rig.signer.key.public_key))
+    rig.ca.authorities.issuing.key = StoredKey(stored.reference, stored.signer)
+    object.__setattr__(rig.ca, "key_stores", KeyStores({signer.uri: signer}))
+    signer.is_away = True
+    row = by_purpose(rig)["issuing"]
+    _put(row, verdict(row, NONCE, []))
+    assert "sha256/AAAA (mesh-signer --client-pin)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("nonce", ["", "0" * 31, "0" * 65, "G" * 32, "0" * 31 + "\n"])
