@@ -27,9 +27,8 @@ from twisted_mesh.proxy.seam import (
 )
 from twisted_mesh.proxy.tally import NOBODY, OfPeer
 from twisted_mesh.proxy.watch import Watch
-from twisted_mesh.tls.alerts import RefusedByPeer
+from twisted_mesh.tls.alerts import HungUp, RefusedByPeer
 from twisted_mesh.tls.connection import MeshConnection
-from twisted_mesh.tls.socket_transport import HungUp
 from twisted_mesh.trust.connections import Peer
 
 #: Seconds from the end of a handshake in which whoever is let in has said what it came for.

@@ -24,6 +24,10 @@ from twisted_mesh.tls.openssl_errors import ALERTS, alert_in, from_openssl, reas
 _DATES = {Code.EXPIRED, Code.NOT_YET_VALID}
 
 
+class HungUp(ConnectionLost):
+    """The peer has hung up without TLS's goodbye"""
+
+
 class PeerRefused(Refused):
     """We refused the peer, for every reason in ``problems``."""
 

@@ -1,7 +1,11 @@
 """What one connection has to send: the application's bytes, and the records that TLS has made of some of them."""
 
+import fcntl
 import socket
+import struct
+import termios
 from collections.abc import Callable
+from contextlib import suppress
 
 from OpenSSL import SSL
 
@@ -9,6 +13,7 @@ from twisted_mesh.tls.record_layer import MOST, PIECE, Octets, RecordLayer
 
 #: What is sent before others have their turn.
 _TURN = 1024 * 1024
+_INT = struct.Struct("i")
 
 
 class Outgoing:
@@ -21,6 +26,19 @@ class Outgoing:
         self._records: Octets = b""
         self.size = 0
         """Bytes that wait, but for those that TLS still holds."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait here, and those before them that the peer's system has not taken (see tcp(7)).
+
+        No bytes where nothing waits here: the kernel by itself sends what it has.
+        """
+        if not (size := self.size):
+            return 0
+        with suppress(OSError):
+            answer = fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(_INT.size))
+            size += _INT.unpack(answer)[0]
+        return size
 
     def add(self, data: bytes) -> None:
         """The application says this."""

@@ -6,10 +6,7 @@ are counted before they are looked at: OpenSSL by itself would read on from a so
 TLS busy.
 """
 
-import fcntl
 import socket
-import struct
-import termios
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -19,34 +16,26 @@ from twisted.internet import error, main
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
-    IPullProducer,
-    IPushProducer,
     IReactorTime,
 )
 from twisted.python.failure import Failure
 
 from pki.errors import ANY_ERROR
 from twisted_mesh.runtime.log import logger
+from twisted_mesh.tls.alerts import HungUp
+from twisted_mesh.tls.dregs import take_dregs
 from twisted_mesh.tls.flush import flush_of
 from twisted_mesh.tls.lending import LARGE, Lending, Lost, room
 from twisted_mesh.tls.on_socket import OnSocket
 from twisted_mesh.tls.outgoing import Outgoing
+from twisted_mesh.tls.producing import Producing
 from twisted_mesh.tls.record_layer import Octets, record_layer
 from twisted_mesh.tls.wire import Wire
 
 _log = logger("tls")
-#: So often what comes behind the end of TLS is read, to be dropped.
-_DREGS = 16
-_INT = struct.Struct("i")
-#: Bytes that wait to be sent, from which on a producer is asked to pause.
-_HIGH = 64 * 1024
 
 
-class HungUp(error.ConnectionLost):
-    """The peer has hung up without TLS's goodbye"""
-
-
-class SocketTransport(Lending, OnSocket):
+class SocketTransport(Lending, Producing, OnSocket):
     """One connection, for the protocol above it and for whoever closes it."""
 
     connected = True
@@ -80,10 +69,6 @@ class SocketTransport(Lending, OnSocket):
     _is_delivering = False
     _has_turn_later = False
     _waits_to_write = False
-    _producer: Any = None
-    _is_streaming = False
-    _is_waited_for = False
-    """Whether who produces is to be told to go on once all is sent."""
 
     def __init__(self, below: Any, connection: SSL.Connection, clock: IReactorTime) -> None:
         self._below = below
@@ -273,15 +258,7 @@ class SocketTransport(Lending, OnSocket):
         self._outgoing.send_last()
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-        self._take_dregs()
-
-    def _take_dregs(self) -> None:
-        """A socket that is closed with bytes unread resets the connection, and that may overtake what was sent."""
-        with suppress(OSError):
-            # Not into the room: what is in that may be another connection's, which has written to this one.
-            for _ in range(_DREGS):
-                if not self._socket.recv(LARGE):
-                    break
+        take_dregs(self._socket)
 
     def _break(self, problem: BaseException | None) -> None:
         """Close at the end of this turn; for what, if it is not what the descriptor says."""
@@ -308,16 +285,6 @@ class SocketTransport(Lending, OnSocket):
         elif self._is_paused and self._has_said_all:
             self._drop()
 
-    @property
-    def _has_said_all(self) -> bool:
-        """Whether nothing is left but the peer's goodbye."""
-        return self.disconnecting and self._has_said_end and not self._has_heard_end
-
-    def _drop(self) -> None:
-        """Read what nobody here listens to, since the peer's goodbye comes behind it."""
-        self._is_dropping = True
-        self.resumeProducing()
-
     def _wait_to_write(self, wants: bool) -> None:
         """Have a turn when the socket takes more, or none for that."""
         if wants is not self._waits_to_write:
@@ -341,16 +308,6 @@ class SocketTransport(Lending, OnSocket):
             self._press()
         return False
 
-    def _go_on(self) -> None:
-        """All is sent: who produces may produce more, and what that is goes in another turn."""
-        if self._is_waited_for:
-            self._is_waited_for = not self._is_streaming
-            self._producer.resumeProducing()
-        if self._outgoing.size or self._producer is None:
-            self._wait_to_write(True)
-        else:
-            self._wait_to_write(False)
-
     def _say_end(self) -> None:
         """Goodbye: nothing comes behind it."""
         self._has_said_end = True
@@ -359,12 +316,6 @@ class SocketTransport(Lending, OnSocket):
         above = None if self.disconnecting else IHalfCloseableProtocol(self.application, None)
         if above is not None:
             above.writeConnectionLost()
-
-    def _press(self) -> None:
-        """Have a producer pause while much is waiting."""
-        if self._producer is not None and not self._is_waited_for and self._outgoing.size >= _HIGH:
-            self._is_waited_for = True
-            self._producer.pauseProducing()
 
     # what is asked from above
 
@@ -404,16 +355,8 @@ class SocketTransport(Lending, OnSocket):
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait here, and those before them that the peer's system has not taken (see tcp(7)).
-
-        No bytes where nothing waits here: the kernel by itself sends what it has.
-        """
-        if not (size := self._outgoing.size):
-            return 0
-        with suppress(OSError):
-            answer = fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(_INT.size))
-            size += _INT.unpack(answer)[0]
-        return size
+        """See :attr:`~twisted_mesh.tls.outgoing.Outgoing.unsent`."""
+        return self._outgoing.unsent
 
     def hang_up(self) -> None:
         """Close, though the peer has not said goodbye: what the kernel has is still sent. What waits here is not.
@@ -424,7 +367,7 @@ class SocketTransport(Lending, OnSocket):
             self.abortConnection()
         elif not self.is_over:
             self.is_over = True
-            self._take_dregs()
+            take_dregs(self._socket)
             self._below.connectionLost(Failure(main.CONNECTION_DONE))
 
     def abortConnection(self) -> None:
@@ -446,45 +389,6 @@ class SocketTransport(Lending, OnSocket):
             self.protocol.connectionLost(self._reason or reason)
             # Nothing is left that knows what knows it, so that all of it is gone at once.
             self.protocol = self.transport = None
-
-    def pauseProducing(self) -> None:
-        """Hand on nothing that is read."""
-        if self._has_said_all:
-            self._is_dropping = True
-            return
-        self._is_paused = True
-        self._below.stopReading()
-
-    def resumeProducing(self) -> None:
-        """Read on."""
-        self._is_paused = False
-        if not self.is_over and not self._has_heard_end:
-            self._below.startReading()
-            if not self._is_delivering:  # which goes on by itself
-                self._is_resumed = True
-                self._later_turn()
-
-    def stopProducing(self) -> None:
-        """As :meth:`loseConnection`."""
-        self.loseConnection()
-
-    def registerProducer(self, producer: IPushProducer | IPullProducer, streaming: bool) -> None:
-        """Have it produce as fast as the peer reads."""
-        if self._producer is not None:
-            raise RuntimeError("another producer is registered already")
-        if self.is_over:
-            producer.stopProducing()
-            return
-        self._producer, self._is_streaming, self._is_waited_for = producer, streaming, not streaming
-        if not streaming:
-            producer.resumeProducing()
-        else:
-            self._press()
-
-    def unregisterProducer(self) -> None:
-        """It has produced all."""
-        self._producer, self._is_waited_for = None, False
-        self._soon()
 
     def getHandle(self) -> SSL.Connection:
         """OpenSSL's end: to be asked, and never to read or write."""
