@@ -20,7 +20,8 @@ _CONFIG_HASH = "kubernetes.io/config.hash"
 
 
 class _Pods(msgspec.Struct, frozen=True):
-    items: list[Pod] | None = None
+    items: list[Pod] | None
+    """It is always there; of no pods it may be null."""
 
 
 _decode = msgspec.json.Decoder(_Pods).decode

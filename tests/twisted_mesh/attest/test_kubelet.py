@@ -150,6 +150,7 @@ def test_only_what_root_has_named_is_looked_for() -> None:
 BAD = {
     "no JSON": b"<html>",
     "another shape": b"[]",
+    "no items": b'{"":""}',
     "pods that are none": b'{"items": [1]}',
     "a pod without an end": b'{"items": [{"metadata": {"name": "x"}',
     "labels of another kind": b'{"items": [{"metadata": {"labels": {"a": 1}}}]}',
