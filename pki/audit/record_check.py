@@ -5,7 +5,7 @@ believed by nothing but themselves. What the log cannot tell any more, since it 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 
 from attrs import define, field
@@ -364,36 +364,6 @@ class RecordCheck:
             return made.facts.get("selectors") == f"token:{name}" and "banned" not in made.facts
         end = time_of(made.facts.get("expires_at"))
         return end is None or self._acts.is_over(end)
-
-
-def differences(
-    acts: Iterable[Row],
-    certificates: Iterable[RecordedCertificate],
-    entries: Iterable[RecordedEntry],
-    tokens: Iterable[RecordedToken],
-    now: datetime,
-    *,
-    claims: Iterable[RecordedClaim] = (),
-    blocks: Iterable[RecordedBlock] = (),
-) -> Iterator[Difference]:
-    """Everything that the tables and the log of one and the same moment say differently."""
-    check = RecordCheck(now)
-    try:
-        for act in acts:
-            check.act(act)
-        for certificate in certificates:
-            yield from check.certificate(certificate)
-        for entry in entries:
-            yield from check.entry(entry)
-        for token in tokens:
-            yield from check.token(token)
-        for claim in claims:
-            yield from check.claim(claim)
-        for block in blocks:
-            yield from check.block(block)
-        yield from check.missing()
-    finally:
-        check.close()
 
 
 def _of(row: RecordedCertificate, code: Code, detail: str, position: int | None) -> Difference:

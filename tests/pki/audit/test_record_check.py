@@ -1,14 +1,14 @@
 """What the tables say and the log does not: each falsification is named, and what is honest or pruned is left alone."""
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 
 import pytest
 from attrs import evolve, frozen
 
 from pki.audit.auditor import Row
 from pki.audit.log import Act, Entry
-from pki.audit.record_check import RecordCheck, differences
+from pki.audit.record_check import RecordCheck
 from pki.audit.recorded import (
     Difference,
     RecordedBlock,
@@ -66,6 +66,36 @@ def certificate(serial: int, reason: str | None = None) -> RecordedCertificate:
         places.get(serial),
         is_without_body=serial == WRITTEN_OFF,
     )
+
+
+def differences(
+    acts: Iterable[Row],
+    certificates: Iterable[RecordedCertificate],
+    entries: Iterable[RecordedEntry],
+    tokens: Iterable[RecordedToken],
+    now: datetime,
+    *,
+    claims: Iterable[RecordedClaim] = (),
+    blocks: Iterable[RecordedBlock] = (),
+) -> Iterator[Difference]:
+    """Everything that the tables and the log of one and the same moment say differently."""
+    check = RecordCheck(now)
+    try:
+        for act in acts:
+            check.act(act)
+        for certificate in certificates:
+            yield from check.certificate(certificate)
+        for entry in entries:
+            yield from check.entry(entry)
+        for token in tokens:
+            yield from check.token(token)
+        for claim in claims:
+            yield from check.claim(claim)
+        for block in blocks:
+            yield from check.block(block)
+        yield from check.missing()
+    finally:
+        check.close()
 
 
 @frozen
