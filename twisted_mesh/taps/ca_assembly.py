@@ -45,6 +45,7 @@ from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.limits.quota import Quota
 from twisted_mesh.runtime.clock import wall_clock
+from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory
 from twisted_mesh.state.key_files import KeyFiles
 from twisted_mesh.stores.interface import IStore
@@ -54,6 +55,8 @@ from twisted_mesh.taps.ca_options import Options
 
 if TYPE_CHECKING:
     from twisted_mesh.ca.policy.policy import Policy
+
+_log = logger("ca")
 
 
 @frozen(eq=False, repr=False)
@@ -199,6 +202,12 @@ def assemble(  # noqa: PLR0917
         leaf_keys=options["leaf-key"],
         blocked=BlockedKeys(store, audit, wall_clock, lists),
     )
+    if not parts.public_bundle().roots:
+        _log.warn(
+            "The public bundle (--federation, GET /api/v1/bundle) has no root: all of ours have ML-DSA keys, which "
+            "many readers do not know. Readers that do get them by --bundle-ml-dsa",
+            event="public-bundle-empty",
+        )
     housekeeping = Housekeeping(
         store,
         parts.write_offs,
