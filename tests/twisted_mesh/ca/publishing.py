@@ -66,7 +66,7 @@ def listed(rig: CaRig, found: PublishedCrl | None = None) -> set[int]:
     return {revocation.serial for revocation in relied_on(rig, found or served(rig))}
 
 
-def revoke(rig: CaRig, serial: int, reason: Reason = Reason.KEY_COMPROMISE) -> None:
+def revoke(rig: CaRig, serial: int, reason: Reason = Reason.SUPERSEDED) -> None:
     result_of(rig.ca.certificates.revoke(ADMIN, serial, reason))
 
 

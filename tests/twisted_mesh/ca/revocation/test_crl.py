@@ -63,7 +63,8 @@ def test_whoever_revokes_is_answered_when_it_is_on_the_crl(rig: CaRig) -> None:
 
 def test_every_reason_is_told_and_when(rig: CaRig) -> None:
     given = {}
-    for reason in GIVEN_REASONS:
+    # A compromised key is certified no more, and all have the same one here.
+    for reason in sorted(GIVEN_REASONS, key=lambda one: one is Reason.KEY_COMPROMISE):
         leaf, *_ = rig.sign()
         revoke(rig, leaf.serial_number, reason)
         given[leaf.serial_number] = reason

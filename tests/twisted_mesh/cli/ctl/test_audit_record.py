@@ -16,6 +16,7 @@ from pki.errors import Problem
 from pki.validity import rfc3339
 from tests.authorities import NOW
 from tests.twisted_mesh.cli.ctl.test_audit_transcript import Log, written
+from twisted_mesh.api.blocked_key_messages import BlockedKeyRows
 from twisted_mesh.api.log_messages import RecordFederation, RecordRow, RecordRows
 from twisted_mesh.api.messages import Registrations, RevocationRow, TokenRow
 from twisted_mesh.api.refusal import CaRefused
@@ -61,6 +62,9 @@ class Ca(Log):
         if self.refused is not None:
             raise CaRefused(self.refused, [Problem(Code.NOT_FOUND, "there is nothing here")])
         yield []
+
+    async def blocked_keys(self) -> BlockedKeyRows:
+        return BlockedKeyRows([])
 
     async def tokens(self) -> list[TokenRow]:
         return []
