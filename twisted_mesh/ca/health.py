@@ -127,6 +127,8 @@ class Health:
     """Of which platforms evidence is taken, in words, and what is wrong with any."""
     kept: Callable[[], tuple[str, Problem | None]] = lambda: (KEPT_IN_FILES, None)
     """Where keys are that are in no file, in words, and what is wrong there."""
+    own_blocked: Callable[[], Problem | None] = lambda: None
+    """Which of the CA's own keys is blocked."""
     rooted: Callable[[], Wait | None] = lambda: None
     """What is to be told of the roots: what blocks has ended."""
     _last: tuple[float, tuple[Check, ...]] | None = field(default=None, init=False)
@@ -183,6 +185,8 @@ class Health:
     async def _signing(self) -> Check:
         current = self.authorities.current
         current.demand_in_use(current.issuing)
+        if (taint := self.own_blocked()) is not None:
+            return Check("signing", Standing.FAIL, taint.detail, taint.remedy)
         key = current.issuing.key
         signs = Check("signing", Standing.OK, f"the issuing key ({key.algorithm.label}) signs")
         if isinstance(key, StoredKey):

@@ -16,6 +16,7 @@ from twisted_mesh.ca.acknowledgements import Acknowledgements
 from twisted_mesh.ca.agents import Agents
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities, Published
+from twisted_mesh.ca.blocked_authorities import own_problem
 from twisted_mesh.ca.blocked_keys import BlockedKeys
 from twisted_mesh.ca.connection_reports import ConnectionReports
 from twisted_mesh.ca.entries import RegistrationEntries
@@ -216,6 +217,7 @@ class CaParts:
                 ),
                 rooted=root_rotator.standing if root_rotator is not None else lambda: None,
                 ruled=gate.standing,
+                own_blocked=lambda: own_problem(certificates.blocked, current.current),
                 kept=lambda: keys_standing(key_stores or KeyStores()),
             ),
             reports=ConnectionReports(seconds, connections),

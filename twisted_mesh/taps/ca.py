@@ -18,6 +18,7 @@ from twisted_mesh.ca import metrics
 from twisted_mesh.ca.audit_log import OURSELVES
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.authority_files import load_or_create, tell_certificate
+from twisted_mesh.ca.blocked_authorities import take_up
 from twisted_mesh.ca.blocked_keys import read_lists
 from twisted_mesh.ca.entries_file import read_entries
 from twisted_mesh.ca.first_installation import take_note_of_installation
@@ -331,7 +332,7 @@ class CaService(MeshService):
 
             async def blocked() -> str:
                 lists: tuple[KeyList, ...] = await deferToThread(read_lists, paths)
-                return parts.blocked.replace_lists(lists)
+                return take_up(parts.blocked, lists, parts.authorities)
 
             found.append(Reread(f"--blocked-keys {', '.join(paths)}", blocked))
         platforms = self.listeners.platforms

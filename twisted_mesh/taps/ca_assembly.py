@@ -17,6 +17,7 @@ from twisted_mesh.ca import metrics
 from twisted_mesh.ca.acknowledgements import Acknowledgements
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
+from twisted_mesh.ca.blocked_authorities import demand_good_start
 from twisted_mesh.ca.blocked_keys import BlockedKeys, read_lists
 from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.entries_file import read_entries
@@ -122,7 +123,8 @@ def assemble(  # noqa: PLR0917
     filed: Sequence[RegistrationEntry] = ()
     if options["entries"] is not None:
         filed = read_entries(options["entries"], options["trust-domain"])
-    lists = read_lists(options["blocked-keys"])
+    blocked = BlockedKeys(store, audit, wall_clock, read_lists(options["blocked-keys"]))
+    demand_good_start(blocked, authorities)
     entries = RegistrationEntries(store, audit, wall_clock, filed)
     own = OwnCertificates(
         Issuance(current, store, audit, wall_clock, entries, issuance_log, metrics.took_to_sign)
@@ -200,7 +202,7 @@ def assemble(  # noqa: PLR0917
         tells_every_root=bool(options["bundle-ml-dsa"]),
         key_stores=ground.stores,
         leaf_keys=options["leaf-key"],
-        blocked=BlockedKeys(store, audit, wall_clock, lists),
+        blocked=blocked,
     )
     if not parts.public_bundle().roots:
         _log.warn(

@@ -19,6 +19,7 @@ from twisted_mesh.api.blocked_key_messages import (
 from twisted_mesh.ca.api.entries import reason_of
 from twisted_mesh.ca.api.request import Call
 from twisted_mesh.ca.api.response import Answer, json_answer
+from twisted_mesh.ca.blocked_authorities import demand_foreign
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.stores.records import BlockedKey
 
@@ -32,11 +33,15 @@ async def list_blocked(ca: CaParts, call: Call) -> Answer:
 
 
 async def block(ca: CaParts, call: Call) -> Answer:
-    """Block a key: :class:`BlockedKeyRow`. Done again, the answer is the same. Raises :class:`Malformed`."""
+    """Block a key: :class:`BlockedKeyRow`. Done again, the answer is the same.
+
+    Raises :class:`Malformed`, and :class:`Conflict` for a key of the CA's own.
+    """
     asked = call.read(NewBlockedKey)
     if (asked.key is None) == (asked.public_key is None):
         raise Malformed("the body does not fit: it has either key or public_key")
     key = _read(asked.public_key) if asked.key is None else _digits(asked.key)
+    demand_foreign(ca.authorities, key)
     blocked = await ca.blocked.block(call.principal, key, reason_of(asked.reason))
     return json_answer(_row(blocked), HTTPStatus.CREATED)
 

@@ -9,7 +9,7 @@ from pki.issuing.upstream import IssuingChain
 from pki.keys import spki_pin
 from pki.pem import is_pem
 from pki.serial import serial_hex
-from pki.svid.x509svid import subject_of
+from pki.svid.x509svid import load_certificates, subject_of
 from pki.validity import rfc3339
 from twisted_mesh.api.certification_messages import (
     CertificationRequested,
@@ -21,6 +21,7 @@ from twisted_mesh.api.certification_messages import (
 )
 from twisted_mesh.ca.api.request import Call
 from twisted_mesh.ca.api.response import Answer, json_answer
+from twisted_mesh.ca.blocked_authorities import demand_unblocked
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.rotation.certification import Installed, Requested
 from twisted_mesh.stores.records import Conflict
@@ -56,6 +57,8 @@ async def install(ca: CaParts, call: Call) -> Answer:
         raise Conflict("this CA keeps no keys in files")
     crls = [_crl(text) for text in asked.crls]
     certificates = asked.certificates.encode("utf-8", "replace")
+    if certificates:
+        demand_unblocked(ca.blocked, load_certificates(certificates, "the files"))
     installed = await ca.rotator.install(call.principal, certificates, crls, dry_run=asked.dry_run)
     return json_answer(installed_answer(installed, done=not asked.dry_run))
 

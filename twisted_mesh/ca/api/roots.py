@@ -25,6 +25,7 @@ from twisted_mesh.api.root_messages import (
 from twisted_mesh.ca.api.entries import reason_of
 from twisted_mesh.ca.api.request import Call, given_reason
 from twisted_mesh.ca.api.response import Answer, json_answer, optional_time
+from twisted_mesh.ca.blocked_authorities import demand_unblocked
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.rotation.distrusting import Plan
 from twisted_mesh.ca.rotation.root_rotator import RootRotator
@@ -65,13 +66,16 @@ STEPS = {"prepare": prepare, "activate": activate, "retire": retire, "revert": r
 
 async def _do(ca: CaParts, call: Call, step: RootStep) -> Answer:
     asked, rotator = call.read(RootStepRequest), _rotator(ca)
+    root = _brought(asked.root) if step is RootStep.PREPARE else None
+    if root is not None:
+        demand_unblocked(ca.blocked, (root,))
     done = await rotator.do(
         call.principal,
         step,
         force=asked.force,
         dry_run=asked.dry_run,
         reason=reason_of(asked.reason),
-        root=_brought(asked.root) if step is RootStep.PREPARE else None,
+        root=root,
     )
     waits = await rotator.waits(root_conditions.next_step(rotator.line))
     return json_answer(

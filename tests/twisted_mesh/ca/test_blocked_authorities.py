@@ -1,0 +1,87 @@
+"""The CA's own keys against what is blocked: refused at the start, told later, and never installed."""
+
+from collections.abc import Iterator
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pki.errors import Refused
+from pki.keys import key_id
+from pki.keys.key_list import KeyList
+from tests.authorities import key
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of
+from twisted_mesh.ca.blocked_authorities import (
+    demand_foreign,
+    demand_good_start,
+    demand_unblocked,
+    take_up,
+)
+from twisted_mesh.ca.health import Standing
+from twisted_mesh.stores.records import Conflict
+
+
+@pytest.fixture
+def rig() -> Iterator[CaRig]:
+    with ca_rig() as rig:
+        yield rig
+
+
+def own(rig: CaRig) -> dict[str, x509.Certificate]:
+    authorities = rig.ca.authorities
+    return {"distrust": authorities.root, "revoke-issuing": authorities.issuing.certificate}
+
+
+def listed(certificate: x509.Certificate) -> tuple[KeyList, ...]:
+    return (KeyList.parse("stolen.txt", key_id(certificate.public_key()).encode()),)
+
+
+@pytest.mark.parametrize("way", ["distrust", "revoke-issuing"])
+def test_a_list_with_an_own_key_ends_a_start(rig: CaRig, way: str) -> None:
+    demand_good_start(rig.ca.blocked, rig.ca.authorities)
+    rig.ca.blocked.replace_lists(listed(own(rig)[way]))
+    with pytest.raises(Refused, match=r"on the list stolen\.txt") as refusal:
+        demand_good_start(rig.ca.blocked, rig.ca.authorities)
+    (problem,) = refusal.value.problems
+    assert problem.code == "blocked-key"
+    assert way in problem.remedy
+    assert "without that list" in problem.remedy
+
+
+@pytest.mark.parametrize("way", ["distrust", "revoke-issuing"])
+def test_a_list_that_is_read_later_fails_the_health_check(rig: CaRig, way: str) -> None:
+    def signing() -> tuple[Standing, str]:
+        rig.seconds += 2
+        (found,) = [c for c in result_of(rig.ca.health.examine()) if c.name == "signing"]
+        return found.standing, found.remedy
+
+    assert signing()[0] is Standing.OK
+    told = take_up(rig.ca.blocked, listed(own(rig)[way]), rig.ca.authorities)
+    assert told == "stolen.txt: 1 keys"
+    standing, remedy = signing()
+    assert (standing, way in remedy) == (Standing.FAIL, True)
+    rig.sign()
+    take_up(rig.ca.blocked, (), rig.ca.authorities)
+    assert signing()[0] is Standing.OK
+
+
+@pytest.mark.parametrize("way", ["distrust", "revoke-issuing"])
+def test_an_own_key_is_not_blocked_by_hand(rig: CaRig, way: str) -> None:
+    public = own(rig)[way].public_key()
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    numbers = public.public_numbers()
+    p = 2**256 - 2**224 + 2**192 + 2**96 - 1
+    mirrored = ec.EllipticCurvePublicNumbers(numbers.x, p - numbers.y, numbers.curve).public_key()
+    for named in (public, key_id(public), mirrored):
+        with pytest.raises(Conflict, match=way):
+            demand_foreign(rig.ca.authorities, named)
+    demand_foreign(rig.ca.authorities, key(9).public_key)
+
+
+def test_a_ca_certificate_with_a_blocked_key_is_not_installed(rig: CaRig) -> None:
+    root, issuing = own(rig).values()
+    demand_unblocked(rig.ca.blocked, (root, issuing))
+    result_of(rig.ca.blocked.block(ADMIN, root.public_key(), "stolen"))
+    with pytest.raises(Refused, match="stolen") as refusal:
+        demand_unblocked(rig.ca.blocked, (issuing, root))
+    assert [problem.code for problem in refusal.value.problems] == ["blocked-key"]

@@ -1,0 +1,87 @@
+"""The CA's own keys, and those of CA certificates that are brought, held against what is blocked."""
+
+from collections.abc import Iterable, Iterator
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+
+from pki.codes import Code
+from pki.errors import Problem, Refused
+from pki.issuing.root_line import fingerprint_of
+from pki.keys import key_id
+from pki.keys.key_list import KeyList, KeyMarks
+from pki.svid.x509svid import subject_of
+from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.blocked_keys import BlockedKeys
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.stores.records import Conflict
+
+_log = logger("ca")
+
+
+def own_problem(blocked: BlockedKeys, authorities: Authorities) -> Problem | None:
+    """The first of the CA's own keys that is blocked, and what to do; None where none is."""
+    for certificate, remedy in _relied_on(authorities):
+        found = blocked.problem(certificate.public_key())
+        if found is not None:
+            detail = (
+                f"{subject_of(certificate)} of this CA has a key that is blocked: {found.detail}"
+            )
+            return Problem(Code.BLOCKED_KEY, detail, remedy, found.rule)
+    return None
+
+
+def demand_good_start(blocked: BlockedKeys, authorities: Authorities) -> None:
+    """Raises :class:`Refused` where a list has a key of the CA's own."""
+    found = own_problem(blocked, authorities)
+    if found is not None:
+        remedy = f"start the CA without that list, have it {found.remedy}, and give the list again"
+        raise Refused([Problem(found.code, found.detail, remedy, found.rule)])
+
+
+def take_up(blocked: BlockedKeys, lists: tuple[KeyList, ...], authorities: Authorities) -> str:
+    """Have these lists count from now on; what has changed, in words. One with a key of ours is told, and serves."""
+    told = blocked.replace_lists(lists)
+    if (found := own_problem(blocked, authorities)) is not None:
+        _log.error(
+            "{detail}. The CA goes on with it: have it {remedy}",
+            event="own-key-blocked",
+            detail=found.detail,
+            remedy=found.remedy,
+        )
+    return told
+
+
+def demand_unblocked(blocked: BlockedKeys, certificates: Iterable[x509.Certificate]) -> None:
+    """Raises :class:`Refused` with each of these CA certificates whose key is blocked."""
+    found = [
+        problem
+        for certificate in certificates
+        if (problem := blocked.problem(certificate.public_key(), subject=subject_of(certificate)))
+    ]
+    if found:
+        raise Refused(found)
+
+
+def demand_foreign(authorities: Authorities, key: PublicKeyTypes | str) -> None:
+    """Raises :class:`Conflict` for a key, or its SHA-256, that this CA goes on being believed by."""
+    number = b"" if isinstance(key, str) else KeyMarks.of(key).number
+    named = key if isinstance(key, str) else key_id(key)
+    for certificate, remedy in _relied_on(authorities):
+        own = certificate.public_key()
+        if named == key_id(own) or (number and number == KeyMarks.of(own).number):
+            raise Conflict(
+                f"that is the key of {subject_of(certificate)} of this CA, which goes on signing: {remedy}"
+            )
+
+
+def _relied_on(authorities: Authorities) -> Iterator[tuple[x509.Certificate, str]]:
+    """The certificates of the CA's keys that are not revoked, and how each key is got rid of."""
+    for root in authorities.roots:
+        if not authorities.is_revoked(key_id(root.public_key())):
+            yield root, f"give up that root (mesh-ctl ca root distrust {fingerprint_of(root)})"
+    for issuing in authorities.in_use:
+        yield (
+            issuing.certificate,
+            f"give up that issuing CA (mesh-ctl ca revoke-issuing {issuing.key_id})",
+        )
