@@ -162,7 +162,9 @@ def test_nothing_else_is_asked_for_a_verdict() -> None:
     assert of_trust < set(INPUTS[Trust])
     for method in (Judge.judgement, PinnedJudge.judgement):
         assert list(inspect.signature(method).parameters) == ["self", "presented", "purpose"]
-    of_one_handshake = {"judge", "purpose", "leaf_checks", "requires_staple", "explains"}
+    of_one_handshake = {
+        *("judge", "purpose", "leaf_checks", "requires_staple", "requires_pq", "explains")
+    }
     assert {found.name for found in attrs.fields(Handshake) if found.init} == of_one_handshake
 
 
