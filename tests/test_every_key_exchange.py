@@ -44,7 +44,7 @@ CONTEXTS = {
     "tls/record_layer.py": "to see what pyOpenSSL can; nobody is spoken to",
     "cli/demo.py": "the demonstration's outside caller",
     "cli/federation_demo.py": "the demonstration's outside caller",
-    "testing.py": "for tests of programs that use the mesh",
+    "testing/member.py": "for tests of programs that use the mesh",
 }
 #: Another thing of that name.
 OTHERS = {
