@@ -14,7 +14,9 @@ from tests.interop.house import House, Identity
 from tests.interop.house import house as inhabited
 from tests.running import BIN
 
-pytestmark = pytest.mark.interop
+#: Two ends in memory, for the quick suite.
+SMALL = "tests/twisted_mesh/tls/test_post_quantum_keys.py::test_two_ends_talk_whatever_the_kinds_of_their_keys"
+pytestmark = pytest.mark.interop(SMALL)
 
 SERVER = ("--key", "ml-dsa-87")
 CLIENT = ("--key", "ml-dsa-65")

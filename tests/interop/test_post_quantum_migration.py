@@ -13,7 +13,9 @@ from pki.svid.x509svid import load_certificates
 from tests.interop.house import Done, House
 from tests.running import BIN, Running
 
-pytestmark = pytest.mark.interop
+#: Two ends in memory, for the quick suite.
+SMALL = "tests/twisted_mesh/tls/test_post_quantum_keys.py::test_two_ends_talk_whatever_the_kinds_of_their_keys"
+pytestmark = pytest.mark.interop(SMALL)
 BRIEF = ("--cert-duration", "4s", "--max-cert-duration", "4s", "--issuing-duration", "1h")
 #: The issuing CA that is made next lives for so long, and its successor issues after three quarters of that.
 SOON = (*BRIEF[:-1], "60s")
