@@ -28,8 +28,8 @@ from tests.twisted_mesh.grpc.sockets import own_reactor, run
 from twisted_mesh.signer.address import SignerAddress
 from twisted_mesh.signer.client import SignerClient, SignerRefused
 from twisted_mesh.signer.messages import KeyPurpose
-from twisted_mesh.signer.pinned_tls import self_signed
 from twisted_mesh.testing import forge
+from twisted_mesh.tls.self_signed import SelfSigned
 
 HOME = TrustDomain("mesh.local")
 OWN = key("the thief's")
@@ -148,7 +148,8 @@ class Thief:
                 revocation_reason=None,
             )
             .responder_id(
-                ocsp.OCSPResponderEncoding.HASH, self_signed(issuer.key, "throwaway", start)
+                ocsp.OCSPResponderEncoding.HASH,
+                SelfSigned.of(issuer.key, "throwaway", start).certificate,
             )
             .sign(issuer.key.private_key, issuer.key.algorithm.hash)
         )

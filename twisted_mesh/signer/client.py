@@ -35,9 +35,9 @@ from twisted_mesh.signer.messages import (
     SignRequest,
     WhereaboutsRequest,
 )
-from twisted_mesh.signer.pinned_tls import PinnedEndpoint, PinnedTls, PinnedVisit
 from twisted_mesh.tls.alerts import PeerRefused, RefusedByPeer, alert_of, as_error
 from twisted_mesh.tls.no_group import offered_in_vain
+from twisted_mesh.tls.pinned_client import PinnedEndpoint, PinnedTls, PinnedVisit
 
 T = TypeVar("T")
 

@@ -20,8 +20,8 @@ from twisted_mesh.signer.address import SCHEME, BadSigner, SignerAddress
 from twisted_mesh.signer.client import SignerClient, SignerRefused
 from twisted_mesh.signer.client_key import client_tls
 from twisted_mesh.signer.messages import Key, KeyPurpose
-from twisted_mesh.signer.pinned_tls import PinnedTls
 from twisted_mesh.state.key_files import KeyFiles
+from twisted_mesh.tls.pinned_client import PinnedTls
 
 _log = logger("keys")
 #: Seconds for a look at whether it is there: those who have something to sign wait for no longer.

@@ -26,7 +26,7 @@ from twisted_mesh.runtime.socket_owner import listener_at
 from twisted_mesh.runtime.socket_path import too_long
 from twisted_mesh.runtime.tasks import sleep
 from twisted_mesh.signer.directory import SignerDirectory
-from twisted_mesh.signer.door import LocalCallers, PinnedCallers, over_pinned_tls
+from twisted_mesh.signer.door import LocalCallers, RemoteCallers, tell_of_refusal
 from twisted_mesh.signer.judging import Judging
 from twisted_mesh.signer.keyring import Keyring
 from twisted_mesh.signer.messages import MAX_BODY
@@ -42,6 +42,8 @@ from twisted_mesh.taps.listening import early_endpoint, listening_endpoint
 from twisted_mesh.taps.reread import Reread
 from twisted_mesh.taps.service_options import StartError
 from twisted_mesh.taps.signer_options import Options
+from twisted_mesh.tls.pinned_server import PinnedCallers, over_pinned_tls
+from twisted_mesh.tls.self_signed import SelfSigned
 
 #: Connections at each door: each may bring a body of some 20 MB.
 _MOST = 64
@@ -144,17 +146,19 @@ class SignerService(MeshService):
         else:
             key = MemoryKey.generate(KeyAlgorithm.EC_P256)
             self.files.write(name, key)
-        callers = PinnedCallers(key, frozenset(self.options["client-pin"]), wall_clock())
+        own = SelfSigned.of(key, "mesh-signer", wall_clock())
+        pinned = PinnedCallers(own, frozenset(self.options["client-pin"]), tell_of_refusal)
+        callers = RemoteCallers(pinned)
         site = self._site(
             SignerSite(signer, callers.who, self.reactor), "the TLS address", address_of_peer
         )
-        wrapped = over_pinned_tls(callers, site, self.reactor)
+        wrapped = over_pinned_tls(pinned, site, self.reactor)
         port = self.listening(endpoint.listen(wrapped), f"the TLS address {self.options['listen']}")
         self.log.info(
             "Called over TLS at {address} by pinned keys. Its own, for signer:https://HOST:PORT?pin=, is {pin}",
             event="signer-tls",
             address=str(getattr(port.getHost(), "port", port.getHost())),
-            pin=str(callers.own_pin),
+            pin=str(pinned.own_pin),
         )
 
     def _site(self, root: SignerSite, what: str, caller_key: CallerKey) -> BoundedSite:

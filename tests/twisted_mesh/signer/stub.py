@@ -24,7 +24,8 @@ from tests.twisted_mesh.tls.test_groups import tell
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.signer.address import SignerAddress
 from twisted_mesh.signer.client import SignerClient
-from twisted_mesh.signer.pinned_tls import PinnedTls, pin_of, self_signed
+from twisted_mesh.signer.client_key import signer_tls
+from twisted_mesh.tls.self_signed import SelfSigned, pin_of
 
 #: What happens to a request in place of an answer.
 Fault = Callable[["Stub", Any, str, dict[str, Any]], bytes | None]
@@ -139,7 +140,7 @@ class _Shown:
 
     def getContext(self) -> SSL.Context:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        context.use_certificate(self_signed(key(self.name), "signer", wall_clock()))
+        context.use_certificate(SelfSigned.of(key(self.name), "signer", wall_clock()).certificate)
         context.use_privatekey(key(self.name).private_key)
         if self.groups:
             tell(context, self.groups)
@@ -180,9 +181,9 @@ def at_socket(stub: Stub | None = None) -> Iterator[tuple[Stub, SignerClient]]:
 
 
 @cache
-def ours() -> PinnedTls:
-    """A CA's client key; a test evolves the pins."""
-    return PinnedTls(key("the CA's own"), self_signed(key("the CA's own"), "CA", wall_clock()), ())
+def ours() -> SelfSigned:
+    """A CA's client key."""
+    return SelfSigned.of(key("the CA's own"), "CA", wall_clock())
 
 
 @contextmanager
@@ -229,12 +230,11 @@ def speaking(first: bytes) -> Iterator[int]:
 
 def tls_client(port: int, *pinned: str, requires_pq: bool = False) -> SignerClient:
     pins = tuple(pin_of(key(name)) for name in pinned)
-    own = ours()
     address = SignerAddress(host="127.0.0.1", port=port, pins=pins)
     return SignerClient(
         own_reactor(),
         address,
-        PinnedTls(own.key, own.certificate, pins, requires_pq),
+        signer_tls(ours(), pins, requires_pq=requires_pq),
         timeout=2.0,
     )
 

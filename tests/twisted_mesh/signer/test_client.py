@@ -30,7 +30,7 @@ from twisted_mesh.api.ca_user import ForeignCa
 from twisted_mesh.signer.address import SignerAddress
 from twisted_mesh.signer.client import MOST_AT_ONCE, SignerClient, SignerRefused
 from twisted_mesh.signer.messages import KeyPurpose
-from twisted_mesh.signer.pinned_tls import pin_of
+from twisted_mesh.tls.self_signed import pin_of
 
 DATA = b"what is signed, whole"
 #: As a certificate begins.

@@ -27,8 +27,8 @@ from twisted_mesh.keystores.errors import KeyStoreAway, KeyStoreRefused, Refused
 from twisted_mesh.keystores.ground import StoreGround
 from twisted_mesh.keystores.pins import Pins
 from twisted_mesh.signer.client_key import CLIENT_KEY
-from twisted_mesh.signer.pinned_tls import pin_of
 from twisted_mesh.signer.store import SignerStore, open_store
+from twisted_mesh.tls.self_signed import pin_of
 
 P256 = KeyAlgorithm.EC_P256
 

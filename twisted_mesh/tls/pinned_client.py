@@ -1,16 +1,13 @@
-"""TLS 1.3 to a signer, where each side is its key and nothing else: no names, no dates, no authority.
+"""TLS 1.3 to a server that is its key and nothing else: no names, no dates, no authority.
 
-Both know the other by the SHA-256 of its SubjectPublicKeyInfo; the certificates are what TLS carries keys in (as raw
-public keys would be, RFC 7250). Their dates mean nothing here: whoever is not to be believed any more is unpinned.
+It is known by the SHA-256 of its SubjectPublicKeyInfo, and knows us in the same way, where we show a key at all.
 """
 
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from attrs import define, field
-from cryptography import x509
 from OpenSSL import SSL, crypto
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -25,46 +22,27 @@ from zope.interface import implementer
 
 from pki.codes import Code
 from pki.errors import ANY_ERROR, Problem
-from pki.keys import MemoryKey, spki_der
 from pki.svid.spki_pin import SpkiHash
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls import groups
 from twisted_mesh.tls.private_key import use_key
+from twisted_mesh.tls.self_signed import SelfSigned
 
-_log = logger("signer")
-#: What has no end of its own (RFC 5280 section 4.1.2.5).
-_NO_END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-_EARLIER = timedelta(days=1)
-
-
-def self_signed(key: MemoryKey, name: str, now: datetime) -> x509.Certificate:
-    """A certificate for a key that is known by its pin: the name is for people."""
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _EARLIER)
-        .not_valid_after(_NO_END)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    )
-    return builder.sign(key.private_key, key.algorithm.hash)
-
-
-def pin_of(key: MemoryKey) -> SpkiHash:
-    """By what the other side knows the key."""
-    return SpkiHash.of_spki(spki_der(key.public_key))
+_log = logger("tls")
 
 
 @define(eq=False, repr=False)
 class PinnedTls:
     """What a client shows, and the keys of which the server must have one."""
 
-    key: MemoryKey
-    certificate: x509.Certificate
+    own: SelfSigned | None
+    """None shows nothing, to a server that is open to everybody."""
     pins: Collection[SpkiHash]
+    """They are looked at in each handshake: another collection may take their place."""
+    rule: str
+    """Where the pins are written down, as errors name it."""
+    remedy: str
+    """What to do where something else answers."""
     requires_pq: bool = False
     """Whether keys are exchanged by hybrid groups alone."""
     _context: SSL.Context | None = field(default=None, init=False)
@@ -73,9 +51,9 @@ class PinnedTls:
     )
 
     @property
-    def own_pin(self) -> SpkiHash:
-        """What the signer is to be told of us."""
-        return pin_of(self.key)
+    def own_pin(self) -> SpkiHash | None:
+        """What the server is to be told of us; None where we show nothing."""
+        return None if self.own is None else self.own.pin
 
     def connection(self, visit: "PinnedVisit") -> SSL.Connection:
         """A new one, which finds out for ``visit`` who is there."""
@@ -95,9 +73,10 @@ class PinnedTls:
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.set_options(SSL.OP_NO_TICKET)
         context.set_alpn_protos([b"http/1.1"])
-        context.use_certificate(self.certificate)
-        use_key(context, self.key)
-        context.check_privatekey()
+        if self.own is not None:
+            context.use_certificate(self.own.certificate)
+            use_key(context, self.own.key)
+            context.check_privatekey()
         context.set_verify(SSL.VERIFY_PEER, self._verify)
         return context
 
@@ -116,27 +95,25 @@ class PinnedTls:
             if depth:
                 return True
             found = SpkiHash.of(cert.to_cryptography())
-            visit.problem = None if found in self.pins else _other_key(found)
+            visit.problem = None if found in self.pins else self._other_key(found)
             return visit.problem is None
         except ANY_ERROR:
-            _log.failure("the verify callback broke; the signer is refused", event="verify-broke")
+            _log.failure("the verify callback broke; the server is refused", event="verify-broke")
             return False
 
-
-def _other_key(found: SpkiHash) -> Problem:
-    return Problem(
-        Code.WRONG_FINGERPRINT,
-        f"what answers there has the key {found}, which is not pinned",
-        "compare with what the signer prints when it starts: where it has another key now, put that in pin=; else "
-        "somebody else answers",
-        "signer:https pins",
-    )
+    def _other_key(self, found: SpkiHash) -> Problem:
+        return Problem(
+            Code.WRONG_FINGERPRINT,
+            f"what answers there has the key {found}, which is not pinned",
+            self.remedy,
+            self.rule,
+        )
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 @define(eq=False)
 class PinnedVisit:
-    """One connection to a signer."""
+    """One connection to such a server."""
 
     tls: PinnedTls
     problem: Problem | None = field(default=None, init=False)
