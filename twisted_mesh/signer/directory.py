@@ -1,7 +1,5 @@
 """Where a signer keeps what is its own: ``<state>/signer``, which one process owns."""
 
-import errno
-import fcntl
 import os
 import stat
 from pathlib import Path
@@ -10,6 +8,7 @@ from attrs import define, field
 
 from twisted_mesh.signer.errors import SignerStateError
 from twisted_mesh.state.directory import refuse_changeable
+from twisted_mesh.state.owner_lock import OwnerLock
 from twisted_mesh.state.way import open_to_all
 
 
@@ -18,7 +17,11 @@ class SignerDirectory:
     """The directory of one signer. Nobody else looks into it; others pass through it to the socket where they may."""
 
     state: Path
-    _lock: int | None = field(default=None, init=False)
+    _lock: OwnerLock = field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        lock, error = self.private / "lock", SignerStateError
+        self._lock = OwnerLock(lock, self.path, "mesh-signer", error, error)
 
     @property
     def path(self) -> Path:
@@ -76,31 +79,11 @@ class SignerDirectory:
 
     def lock(self) -> None:
         """Own it until this process ends. Not before twistd's fork. Raises :class:`SignerStateError`."""
-        path = self.private / "lock"
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SignerStateError(f"{path} cannot be opened ({error.strerror})") from None
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-            os.close(descriptor)
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise SignerStateError(f"{path} cannot be locked ({error.strerror})") from None
-            raise SignerStateError(
-                f"another mesh-signer, PID {owner or 'unknown'}, owns {self.path}: stop it, or choose another "
-                "--state-dir"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        self._lock = descriptor
+        self._lock.take()
 
     def unlock(self) -> None:
         """Let another process have it. May be said again."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
 
 def _refuse_foreign(path: Path, found: os.stat_result, *, may_be_roots: bool) -> None:

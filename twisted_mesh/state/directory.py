@@ -1,7 +1,5 @@
 """The state directory: where files live, who may read them, and who owns the CA's part."""
 
-import errno
-import fcntl
 import os
 import re
 import secrets
@@ -16,6 +14,7 @@ from attrs import define, field
 
 from pki.codes import Code
 from pki.errors import PkiError
+from twisted_mesh.state.owner_lock import OwnerLock
 from twisted_mesh.state.reading import LARGEST, named, read_whole, why_not
 from twisted_mesh.state.way import open_to_all
 
@@ -40,7 +39,10 @@ class StateDirectory:
     """``<state>``, shared by all, and ``<state>/ca``, which one CA process owns."""
 
     root: Path
-    _lock: int | None = field(default=None, init=False)
+    _lock: OwnerLock = field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._lock = OwnerLock(self.ca / "lock", self.root, "mesh-ca", StateError, AlreadyRunning)
 
     @property
     def ca(self) -> Path:
@@ -142,33 +144,11 @@ class StateDirectory:
         shutil.rmtree(self.restoring, ignore_errors=True)
 
     def lock(self) -> None:
-        """Own the CA's part until this process ends, however it ends. Raises :class:`AlreadyRunning`.
+        """Own the CA's part until this process ends, however it ends. Not before twistd's fork.
 
-        A kernel lock: kill -9 releases it. It does not survive a fork, so take it after twistd's.
+        Raises :class:`StateError`, which is :class:`AlreadyRunning` where another process owns it.
         """
-        path = self.ca / "lock"
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StateError(f"{path} cannot be opened ({error.strerror})") from None
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-            os.close(descriptor)
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise StateError(f"{path} cannot be locked ({error.strerror})") from None
-            raise AlreadyRunning(
-                f"another mesh-ca, PID {owner or 'unknown'}, owns {self.root}: stop it, or choose another --state-dir"
-            ) from None
-        self._lock = descriptor
-        try:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        except OSError as error:
-            raise StateError(
-                f"{path} cannot be written ({error.strerror}): free some space"
-            ) from None
+        self._lock.take()
 
     def sweep(self) -> None:
         """Remove what a kill left of files that were being written; a key may be in it. Only under the lock.
@@ -185,9 +165,7 @@ class StateDirectory:
 
     def unlock(self) -> None:
         """Let another process have it. May be said again."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
 
 def _refuse_foreign(

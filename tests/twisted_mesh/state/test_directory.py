@@ -1,5 +1,6 @@
 """Files are whole or old, generations are never mixed, and one CA owns one state directory."""
 
+import fcntl
 import os
 import signal
 import stat
@@ -13,7 +14,6 @@ from typing import Any
 import pytest
 
 from tests.running import CHECKOUT, PATIENCE
-from twisted_mesh.state import directory as state_module
 from twisted_mesh.state.directory import (
     AlreadyRunning,
     StateDirectory,
@@ -212,7 +212,7 @@ def test_a_file_system_without_locks_is_named(
     state: StateDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state.prepare()
-    monkeypatch.setattr(state_module.fcntl, "lockf", failing(EIO))
+    monkeypatch.setattr(fcntl, "lockf", failing(EIO))
     with pytest.raises(StateError, match="ca/lock cannot be locked") as refused:
         state.lock()
     assert not isinstance(refused.value, AlreadyRunning)
