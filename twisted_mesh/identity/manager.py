@@ -23,9 +23,10 @@ from pki.codes import Code
 from pki.errors import ANY_ERROR, PkiError, Refused, printable
 from pki.keys import KeyAlgorithm
 from pki.renewal import Action, RenewalPlan
+from pki.svid.bundle import BundleSet
 from pki.svid.revocation_set import Revocation
 from pki.svid.told_path import ToldPaths
-from pki.svid.x509svid import X509Svid, extension
+from pki.svid.x509svid import X509Svid
 from twisted_mesh.identity.own_path import OwnPath
 from twisted_mesh.identity.rotation_log import RotationLog
 from twisted_mesh.interfaces import Identity, IRevocationListener, ISource, TrustUpdate
@@ -100,6 +101,8 @@ class CertificateManager(Service):
     _path: OwnPath = field(init=False)
     _looked_at: tuple[object, ...] = field(default=(), init=False)
     """With what our path was looked at last."""
+    _told: BundleSet | None = field(default=None, init=False)
+    """Whom the source says is to be believed, as far as it has said so since it was asked for what it is asked for."""
     _is_following: bool = field(default=False, init=False)
     """Whether what a source says is being believed, all of which may be needed to serve on."""
     _believe: Callable[[TrustUpdate], bool] = field(init=False)
@@ -195,6 +198,8 @@ class CertificateManager(Service):
         """Have what the source says believed, and serve by the path that it tells; whether anything changed."""
         if update.issuers is not None and update.issuers != self._path.told:
             self._path.told = update.issuers
+        if update.bundles is not None:
+            self._told = update.bundles
         self._is_following = True
         try:
             is_new = self._believe(update)
@@ -315,7 +320,7 @@ class CertificateManager(Service):
             self._rotation_log.triggered(
                 None if self._is_pushed or self._withdrawn else self.rotate_at
             )
-        self._is_pushed = False
+        self._is_pushed, self._told = False, None
         try:
             identity = await self.source.obtain(self.algorithm)
             # Before the first handshake under this identity: who is revoked already is not let in.
@@ -334,8 +339,9 @@ class CertificateManager(Service):
 
     def _adopt(self, identity: Identity) -> None:
         """Judge our own certificate as a peer would, then swap it in. All of it, or nothing."""
-        first, trust = self.svid is None, self._trust_with(identity)
+        first = self.svid is None
         # What is told may be newer than the answer in which it came.
+        trust = self.trust_store.trust_with(identity, self._told)
         svid, _ = self._path.of(identity.svid, trust)
         verdict = self._path.judged(svid, trust)
         if not verdict.ok:
@@ -361,21 +367,6 @@ class CertificateManager(Service):
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(svid)
-
-    def _trust_with(self, identity: Identity) -> Trust:
-        """What is to be believed with an identity: the bundles that came with it, and the issuing CA above it."""
-        before = self.trust_store.trust
-        issuers = (
-            extension(cert, x509.SubjectKeyIdentifier) for cert in identity.svid.intermediates
-        )
-        join = self.trust_store.merged if identity.is_of_all else self.trust_store.joined
-        return evolve(
-            before,
-            bundles=join(identity.bundles),
-            # Those from before too: peers have leaves of the last issuing CA for a while.
-            known_issuers=before.known_issuers
-            | {found.digest for found in issuers if found is not None},
-        )
 
     def _put_off(self, error: PkiError) -> None:
         """Try again after a pause, which is longer each time, and shorter where little of a life is left."""

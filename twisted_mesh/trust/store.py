@@ -22,8 +22,8 @@ from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.pin import Fingerprint
 from pki.svid.revocation_set import Revocation
 from pki.svid.spki_pin import PinSet, SpkiHash
-from pki.svid.x509svid import subject_of
-from twisted_mesh.interfaces import IRevocationListener, TrustUpdate
+from pki.svid.x509svid import extension, subject_of
+from twisted_mesh.interfaces import Identity, IRevocationListener, TrustUpdate
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.tasks import Ticker
 from twisted_mesh.trust.connections import ConnectionRegistry
@@ -189,9 +189,28 @@ class TrustStore(Service):
             merged = merged.without(trust_domain)
         return _joined(merged, bundles)
 
-    def joined(self, bundles: BundleSet) -> BundleSet:
-        """What is believed with an identity that came with these: of other trust domains it says nothing."""
-        return _joined(self.trust.bundles, bundles)
+    def trust_with(self, identity: Identity, told: BundleSet | None) -> Trust:
+        """What is to be believed with an identity: its bundles, and the issuing CA above it.
+
+        ``told`` is what its source has said since it was asked for the identity: that is the newer, and nobody says it
+        again. A source that takes away every root of our own trust domain is not heard.
+        """
+        before, ours = (
+            self.trust,
+            None if told is None else told.get(identity.svid.spiffe_id.trust_domain),
+        )
+        if told is not None and ours is not None and ours.roots:
+            bundles = self.merged(told)
+        elif identity.is_of_all:
+            bundles = self.merged(identity.bundles)
+        else:
+            bundles = _joined(before.bundles, identity.bundles)
+        issuers = (
+            extension(cert, x509.SubjectKeyIdentifier) for cert in identity.svid.intermediates
+        )
+        # Those from before too: peers have leaves of the last issuing CA for a while.
+        known = before.known_issuers | {found.digest for found in issuers if found is not None}
+        return evolve(before, bundles=bundles, known_issuers=known)
 
     def believe(self, trust: Trust, by: BundleUser) -> None:
         """Believe ``trust`` from now on, for which ``by`` is ready.

@@ -53,6 +53,8 @@ class FakeCa:
     keys: list[MemoryKey] = field(factory=list)
     pending: "list[Deferred[None]]" = field(factory=list)
     news: list[Revocation] = field(factory=list)
+    is_of_all: bool = True
+    """Whether those who come with an identity are all."""
     told: BundleSet | None = None
     """By the feed."""
     renewals: int = 0
@@ -75,7 +77,8 @@ class FakeCa:
         draft = issuing.draft(fresh.public_key, BACKEND, self.now(), self.lifetime)
         leaf = await issuing.sign(draft)
         svid = X509Svid.assemble((leaf, *issuing.intermediates), fresh)
-        return Identity(svid, self.bundles or self.ca.bundles, self.now())
+        bundles = self.bundles or self.ca.bundles
+        return Identity(svid, bundles, self.now(), is_of_all=self.is_of_all)
 
     async def revocations(self, wait: int = 0) -> TrustUpdate:
         if self.away:
@@ -512,6 +515,44 @@ def test_a_bundle_that_the_feed_brings_is_believed_at_once(rig: Rig) -> None:
     rig.pass_time(10 * POLL)
     assert rig.contexts.current() == after, "it is the same one that comes again"
     assert len(rig.source.asked) == 1
+
+
+@pytest.mark.parametrize("is_of_all", [True, False])
+def test_a_bundle_that_was_told_after_an_identity_was_made_is_not_put_back(
+    rig: Rig, is_of_all: bool
+) -> None:
+    """The source has told it, and waits for something newer before it speaks again."""
+    new = mesh(root_key=key("the next root"), issuing_key=key("the next issuer"))
+    both = BundleSet.of(TrustBundle(MESH, (*mesh().bundle.roots, *new.bundle.roots), 2))
+    rig.source.is_of_all, rig.source.told = is_of_all, both
+    rig.start()
+    assert rig.manager.svid is not None
+    assert rig.store.judge.trust.bundles == both
+    assert rig.log.count("root-gone") == 0
+
+
+def test_what_is_told_while_a_renewal_is_prepared_is_not_put_back(rig: Rig) -> None:
+    waiting: Deferred[None] = Deferred()
+
+    async def prepare(identity: Identity) -> None:
+        if rig.manager.svid is not None:
+            await waiting
+
+    rig.preparations.append(prepare)
+    rig.start()
+    rig.manager.renew_now()
+    rig.pass_time(TICK)
+    with_other = BundleSet.of(mesh().bundle, mesh(OTHER).bundle)
+    rig.manager.follow(TrustUpdate(bundles=with_other))
+    waiting.callback(None)
+    assert rig.manager.rotations == 1
+    assert rig.store.judge.trust.bundles == with_other
+    # What was told before an identity is asked for is the older.
+    rig.source.bundles = mesh().bundles
+    rig.manager.renew_now()
+    rig.pass_time(TICK)
+    assert rig.manager.rotations == 2
+    assert rig.store.judge.trust.bundles == mesh().bundles
 
 
 def test_a_key_for_tokens_that_the_feed_brings_cuts_nobody(rig: Rig) -> None:
