@@ -23,8 +23,8 @@ from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.api.messages import StandingWord
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import CurrentAuthorities
+from twisted_mesh.keystores.standing import DO_THAT, KEPT_IN_FILES
 from twisted_mesh.keystores.stored_key import StoredKey
-from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.state.memory import Memory
 from twisted_mesh.stores.commands import Probe
@@ -62,7 +62,6 @@ _MANY_INTENTS = 100
 _MANY_DESCRIPTORS = 0.8
 #: By :class:`Standing`.
 _WORDS: tuple[StandingWord, ...] = ("ok", "warn", "fail")
-KEPT_IN_FILES = "all keys are in files"
 NO_PLATFORMS = "evidence is taken of no platform"
 RULED_BY_ENTRIES = "no policy is given: entries alone decide what is issued"
 FEDERATES_WITH_NOBODY = "no other trust domain is federated with"
@@ -91,6 +90,8 @@ class Check:
     standing: Standing
     detail: str
     remedy: str = ""
+    stops: bool = True
+    """Whether a CA of which it fails is not ready: else the others do more by asking it than by going elsewhere."""
 
     @property
     def problem(self) -> Problem:
@@ -112,6 +113,8 @@ class Health:
     """What the CAs' succession waits for."""
     publishing: Callable[[], Problem | None] = lambda: None
     """What cannot be published as it should be."""
+    unpublished: Callable[[], int] = lambda: 0
+    """How many revocations are on record and on no CRL, though one should say so by now."""
     lacking: Callable[[], Problem | None] = lambda: None
     """Whether there are no file descriptors left."""
     memories: Sequence[Memory] = ()
@@ -313,7 +316,12 @@ class Health:
         return Check("audit", Standing.OK, f"the audit log is signed up to entry {size}")
 
     async def _crls(self) -> Check:
-        waiting = self.publishing()
+        waiting, count = self.publishing(), self.unpublished()
+        if waiting is not None and count:
+            are = "revocation is" if count == 1 else "revocations are"
+            told = f"{count} {are} on record and on no CRL: {waiting.detail}"
+            # Whoever asks us hears of them all the same.
+            return Check("crls", Standing.FAIL, told, waiting.remedy, stops=False)
         if waiting is not None:
             return Check("crls", Standing.WARN, waiting.detail, waiting.remedy)
         return Check(
@@ -337,22 +345,8 @@ async def _looked(name: str, look: Callable[[], Awaitable[Check]]) -> Check:
         return await look()
     except PkiError as error:
         problem = error.problems[0]
-        return Check(name, Standing.FAIL, problem.detail, problem.remedy)
-
-
-def keys_standing(stores: KeyStores) -> tuple[str, Problem | None]:
-    """How key stores stand, in words, and what is wrong with any."""
-    if not stores.stores:
-        return KEPT_IN_FILES, None
-    names = ", ".join(store.uri for store in stores.stores.values())
-    for uri, error in stores.problems.items():
-        problem = error.problems[0]
-        return f"keys are in {names}", Problem(
-            Code.UNHEALTHY_KEYS,
-            f"{uri} does not sign: {problem.detail}",
-            problem.remedy or "do what that says; mesh-ctl ca keys shows where each key is",
-        )
-    return f"keys are in {names}, and those sign", None
+        remedy = problem.remedy or (DO_THAT if name == "signing" else "")
+        return Check(name, Standing.FAIL, problem.detail, remedy)
 
 
 def _told(name: str, told: str, problem: Problem | None) -> Check:

@@ -22,7 +22,7 @@ from twisted_mesh.ca.connection_reports import ConnectionReports
 from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.federated_trust import FederatedTrust
 from twisted_mesh.ca.federation import Federations
-from twisted_mesh.ca.health import FEDERATES_WITH_NOBODY, Health, keys_standing
+from twisted_mesh.ca.health import FEDERATES_WITH_NOBODY, Health
 from twisted_mesh.ca.issuance import Issuance, OwnCertificates, WriteOffs
 from twisted_mesh.ca.join_tokens import JoinTokens
 from twisted_mesh.ca.jwt_issuer import JwtIssuer
@@ -40,6 +40,7 @@ from twisted_mesh.ca.rotation.root_rotator import RootRotator
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.interfaces import IRevocationListener
+from twisted_mesh.keystores.standing import keys_standing
 from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.limits.quota import DEFAULT_ALLOWANCE, Allowance, Quota
 from twisted_mesh.revocation.listeners import RevocationListeners
@@ -206,6 +207,7 @@ class CaParts:
                 directory,
                 rotator.trouble if rotator is not None else lambda: None,
                 publisher.waiting,
+                lambda: publisher.overdue,
                 lacking,
                 memories,
                 seconds,

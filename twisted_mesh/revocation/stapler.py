@@ -79,6 +79,12 @@ class Stapler:
             self.stop()
             self._again()
 
+    def retry_now(self) -> None:
+        """What kept the CA from answering is over: who waits with a pause waits no more."""
+        if self._failures and self._next is not None:
+            self.stop()
+            self._again()
+
     def stop(self) -> None:
         """Ask no more."""
         timer, self._next = self._next, None

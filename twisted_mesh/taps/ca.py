@@ -155,7 +155,8 @@ class CaService(MeshService):
         )
         self.parts = parts = built.parts
         self.endpoint = built.endpoint
-        self.stores.watch_return(self._go_on)
+        for retry in built.waiting_for_keys:
+            self.stores.watch_return(retry)
         show("identity", Readings(self.endpoint.manager, OF_IDENTITY))
         metrics.watch(parts)
         self.addService(Memories(self.reactor, parts.health.memories))
@@ -373,11 +374,6 @@ class CaService(MeshService):
 
             found.append(Reread(f"the passphrase in {source}", passphrase))
         return found
-
-    def _go_on(self) -> None:
-        """A key signs again: whoever waits for that with a pause waits no more."""
-        self.endpoint.manager.retry_now()
-        self.built.rotator.retry_now()
 
     async def _try_stores_again(self) -> str:
         """PINs that were wrong are tried once more: somebody says that they are right now."""

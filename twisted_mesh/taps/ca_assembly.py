@@ -91,6 +91,17 @@ class CaAssembly:
     federations: Federations
     housekeeping: Housekeeping
 
+    @property
+    def waiting_for_keys(self) -> Sequence[Callable[[], None]]:
+        """What each is told that tries again after a pause, once a key store signs again."""
+        return (
+            self.endpoint.manager.retry_now,
+            self.endpoint.stapler.retry_now,
+            self.rotator.retry_now,
+            self.root_rotator.retry_now,
+            self.parts.publisher.retry_now,
+        )
+
 
 def assemble(  # noqa: PLR0917
     ground: Ground,

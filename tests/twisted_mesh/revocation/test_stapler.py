@@ -168,6 +168,18 @@ def test_trouble_is_told_once_and_the_old_answer_stays_until_it_is_stale(
     assert rig.log.count("staple-fresh") == 1
 
 
+def test_who_waits_with_a_pause_asks_at_once_when_the_trouble_is_over(rig: Rig) -> None:
+    rig.error = AWAY
+    svid, _ = rig.prepare()
+    rig.pass_time(100)
+    tried = len(rig.asked)
+    rig.error = None
+    rig.stapler.retry_now()
+    assert rig.staples.of(svid.leaf)
+    rig.stapler.retry_now()
+    assert len(rig.asked) == tried + 1, "who has an answer does not ask for another"
+
+
 def test_a_ca_without_ocsp_is_left_in_peace_and_asked_again_later(rig: Rig) -> None:
     rig.error = NO_OCSP
     svid, prepared = rig.prepare()

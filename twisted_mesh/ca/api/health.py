@@ -29,14 +29,14 @@ async def liveness(ca: CaParts, call: Call | None = None) -> Answer:
 
 
 async def readiness(ca: CaParts, call: Call | None = None) -> Answer:
-    """Whether the CA can issue and revoke, and which checks came out with a warning all the same.
+    """Whether the CA can issue and revoke, and which checks did not come out well all the same.
 
     Where it cannot, status 503 and every check that failed.
     """
     checks = await ca.health.examine()
-    failing = [c for c in checks if c.standing is Standing.FAIL]
+    failing = [c for c in checks if c.standing is Standing.FAIL and c.stops]
     if not failing:
-        degraded = [_shown(c) for c in checks if c.standing is Standing.WARN]
+        degraded = [_shown(c) for c in checks if c.standing is not Standing.OK]
         return json_answer(Ready(degraded=degraded or UNSET))
     problems = [check.problem for check in failing]
     detail = "; ".join(map(str, problems))

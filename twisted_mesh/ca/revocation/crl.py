@@ -139,6 +139,11 @@ class IssuingCrl:
             return True
         return self.current.span.is_due(self.now())
 
+    @property
+    def unpublished(self) -> int:
+        """How many revocations the current CRL lacks; all of them while there is none."""
+        return self._added - self._shown
+
     def build(self) -> None:
         """See to it that a CRL is made, if one is wanted and none is under way."""
         if not self._is_building and self.is_behind:

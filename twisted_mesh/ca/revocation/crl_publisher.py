@@ -128,6 +128,12 @@ class CrlPublisher:
         if self._ticker is not None:
             self._ticker.stop()
 
+    def retry_now(self) -> None:
+        """What could not be signed may be now: try it at once, the roots' CRLs too."""
+        self._root_again_at.clear()
+        if self._ticker is not None:
+            self._ticker.look()
+
     # What is asked by others.
 
     @property
@@ -219,6 +225,14 @@ class CrlPublisher:
         keys = self.authorities.current.root_keys
         found = (root.waiting(has_key=root.key_id in keys) for root in self._roots.values())
         return next((problem for problem in found if problem is not None), None)
+
+    @property
+    def overdue(self) -> int:
+        """How many revocations are on record and on no CRL, but for those of a CRL that is being made."""
+        if not self._is_ready:
+            return 0
+        roots = sum(root.unpublished for root in self._roots.values())
+        return roots + sum(k.unpublished for k in self._lists.values() if k.problem is not None)
 
     # What is done.
 

@@ -71,6 +71,11 @@ class RootCrl:
         """Whether the root has revoked what its CRL does not say."""
         return not self._told >= self._revoked.keys()
 
+    @property
+    def unpublished(self) -> int:
+        """How many revocations its CRL lacks."""
+        return len(self._revoked.keys() - self._told)
+
     def add(self, revocations: Iterable[Revocation]) -> None:
         """Of the root. They are told when its key is at hand."""
         for revocation in revocations:

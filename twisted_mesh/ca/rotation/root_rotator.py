@@ -100,6 +100,10 @@ class RootRotator(Service):
         self._ticker.stop()
         return self._working
 
+    def retry_now(self) -> None:
+        """What has failed may go well now: do not wait for its turn."""
+        self._again_at = 0.0
+
     @property
     def line(self) -> RootLine:
         """The roots of the moment."""

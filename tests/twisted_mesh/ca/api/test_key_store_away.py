@@ -10,7 +10,8 @@ from tests.authorities import BACKEND
 from tests.twisted_mesh.ca.api.test_app import Api, csr
 from tests.twisted_mesh.ca.rigs import CaRig, result_of, settled
 from tests.twisted_mesh.keystores.fake_store import FakeStore
-from twisted_mesh.ca.health import Check, Standing, keys_standing
+from twisted_mesh.ca.health import Check, Standing
+from twisted_mesh.keystores.standing import keys_standing
 from twisted_mesh.keystores.stores import KeyStores
 
 SIGN = {"csr": csr(), "requested_id": str(BACKEND)}
@@ -72,9 +73,21 @@ def test_revoking_is_recorded_and_the_crl_catches_up(rig: CaRig, token: FakeStor
     shown = json.loads(api.ask("GET", f"/api/v1/certificates/{serial}").body)
     assert shown["status"] == "revoked"
     assert [r.serial for r in rig.told] == [leaf.serial_number], "endpoints heard of it"
-    assert look(rig, "crls").standing is Standing.WARN
+    found = look(rig, "crls")
+    assert found.standing is Standing.FAIL
+    assert found.detail.startswith("1 revocation is on record and on no CRL: the CRL of CN=")
+    assert "put it back" in found.detail
+    told = json.loads(api.ask("GET", "/readyz").body)
+    assert "unhealthy-crls" not in {p["code"] for p in told["problems"]}, "it is signing that fails"
+    assert "mesh-ctl ca keys" in told["problems"][0]["remedy"]
     token.is_away = False
+    # What another reason keeps from being published does not keep the CA from telling who asks.
+    result_of(token.look())
+    rig.seconds += 2
+    degraded = json.loads(api.ask("GET", "/readyz").body)["degraded"]
+    assert [(c["name"], c["status"]) for c in degraded] == [("crls", "fail")]
     result_of(rig.ca.publisher.attend())
+    assert look(rig, "crls").standing is Standing.WARN, "there is none of the root"
     crl = rig.ca.publisher.current(rig.ca.authorities.issuing.key_id)
     assert crl is not None
     assert crl.entries == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
 from pki.audit.log import Act, Entry
@@ -23,6 +24,7 @@ from tests.twisted_mesh.ca.publishing import (
 )
 from tests.twisted_mesh.ca.rigs import CaRig, result_of
 from twisted_mesh.ca.revocation.crl import NotPublished, PublishedCrl
+from twisted_mesh.ca.revocation.crl_publisher import TICK
 from twisted_mesh.stores.records import StoreError
 
 
@@ -202,6 +204,20 @@ def test_what_cannot_be_recorded_is_not_signed(rig: CaRig) -> None:
     assert root_crl(rig).entries == 0
 
 
+def test_it_is_tried_at_once_when_what_kept_it_from_being_signed_is_over(rig: CaRig) -> None:
+    clock, publisher = Clock(), rig.ca.publisher
+    publisher.retry_now()  # nothing runs yet
+    rig.store.broken = {"RecordAct"}
+    publisher.start(clock)
+    clock.advance(TICK)
+    rig.store.broken = set()
+    clock.advance(TICK)
+    assert publisher.current(root_id(rig)) is None
+    publisher.retry_now()
+    assert root_crl(rig).entries == 0
+    publisher.stop()
+
+
 def test_a_disk_that_cannot_be_written_leaves_the_one_that_is_served(
     rig: CaRig, tmp_path: Path
 ) -> None:
@@ -222,10 +238,12 @@ def test_what_the_root_has_revoked_is_told_once_its_key_is_here(rig: CaRig) -> N
     problem = rig.ca.publisher.waiting()
     assert problem is not None
     assert "has revoked what its CRL does not say" in problem.detail
+    assert rig.ca.publisher.overdue == 1
     with_root_key(rig)
     attend(rig)
     (told,) = relied_on(rig, root_crl(rig), rig.home.root.certificate)
     assert (told.serial, told.reason) == (0xAB, Reason.CA_COMPROMISE)
+    assert rig.ca.publisher.overdue == 0
 
 
 def test_an_issuing_ca_that_has_ended_leaves_it_a_day(rig: CaRig) -> None:
