@@ -1,6 +1,7 @@
 """A real CA whose root and issuing CA are on a SoftHSM token: a life of it, the token taken out, and a wrong PIN."""
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +111,13 @@ def test_a_wrong_pin_is_told_and_put_right_without_a_restart(
     ca = house.start_ca(*on_token(softhsm), wait=False)
     ca.wait_for("the PIN is wrong")
     assert "0000" not in ca.text
+    softhsm.pin.write_text("9999\n")
+    ca.process.send_signal(signal.SIGHUP)
+    ca.wait_for(
+        rf"--token-pin-file {softhsm.pin} was read again: another PIN for pkcs11:token=mesh; it does not sign: "
+    )
     softhsm.pin.write_text(right)
+    ca.process.send_signal(signal.SIGHUP)
+    ca.wait_for("was read again: another PIN for pkcs11:token=mesh", count=2)
     ca.wait_for(r"Ready to issue certificates\.")
     assert ca.stop() == 0

@@ -49,8 +49,11 @@ class KeyStore(Protocol):
         """
         ...
 
-    def try_again(self) -> None:
-        """A person asks: what was refused for good, as a wrong PIN is, may be tried once more."""
+    def try_again(self) -> bool:
+        """A person asks: what was refused for good, as a wrong PIN is, may be tried once more.
+
+        Whether there is another PIN than when a person asked last, or than the first there was.
+        """
         ...
 
     def holds(self, uri: str) -> bool:

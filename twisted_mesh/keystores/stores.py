@@ -157,10 +157,20 @@ class KeyStores:
         """See how each of them stands, and tell where that is another than before."""
         await self._look_at(tuple(self.stores.values()))
 
-    def try_again(self) -> None:
-        """A person asks: see :meth:`KeyStore.try_again`."""
-        for store in self.stores.values():
-            store.try_again()
+    async def try_again(self) -> str:
+        """A person asks: see :meth:`KeyStore.try_again`. What has changed, and what came of that, in words."""
+        failing = set(self.problems)
+        others = {store.uri for store in self.stores.values() if store.try_again()}
+        await self.look()
+        problems, told = self.problems, []
+        for uri in sorted(failing | others):
+            found = [f"another PIN for {uri}"] if uri in others else []
+            if uri in failing and uri not in problems:
+                found.append(f"{uri} signs again")
+            elif uri in others and uri in problems:
+                found.append(f"it does not sign: {problems[uri]}")
+            told += found
+        return "; ".join(told)
 
     def _tick(self) -> None:
         self._ticks += 1

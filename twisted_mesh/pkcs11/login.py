@@ -9,6 +9,7 @@ import hmac
 import secrets
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from attrs import define, field
@@ -29,13 +30,15 @@ WRONG = (exceptions.PinIncorrect, exceptions.PinInvalid, exceptions.PinLenRange)
 
 @define(eq=False, repr=False)
 class Login:
-    """Of one store. All of it is called on threads, by turns, but for :meth:`try_again`."""
+    """Of one store. All of it is called on threads, by turns, but for :meth:`try_again`, which waits for none."""
 
     pin: Callable[[], bytes | None]
     """Reads it. Raises :class:`PkiError`."""
     _salt: bytes = field(factory=lambda: secrets.token_bytes(32), init=False)
     _wrong: dict[bytes, str] = field(factory=dict, init=False)
     """What the token had to say of PINs that it did not take."""
+    _known: bytes | None = field(default=None, init=False)
+    """The PIN that there was when a person asked last, or the first one, as a digest."""
     _dares: bool = field(default=False, init=False)
     """Whether a person has asked to try, be it for the last time."""
     _lock: threading.RLock = field(factory=threading.RLock, init=False)
@@ -47,22 +50,25 @@ class Login:
                 if not library.is_logged_in(session):
                     self._log_in(library, token, session)
 
-    def try_again(self) -> None:
-        """A person asks for it: wrong PINs are forgotten, and the last try may be used."""
-        with self._lock:
-            self._wrong.clear()
-            self._dares = True
+    def try_again(self) -> bool:
+        """A person asks for it: wrong PINs are forgotten, and the last try may be used; whether it is another PIN."""
+        self._wrong, self._dares = {}, True
+        before, now = self._known, None
+        with suppress(PkiError):  # why it cannot be read is told by whoever logs in
+            now = self._digest(self.pin() or b"")
+        self._known = now or before
+        return None not in (before, now) and before != now
 
     def confirm(self, token: Token) -> str | None:
         """The PIN once more, for a key that wants it with each signature (CKA_ALWAYS_AUTHENTICATE)."""
         pin = self._read(token)
-        if pin is not None and (told := self._digest(pin)) in self._wrong:
+        if pin is not None and (told := self._digest(pin.encode())) in self._wrong:
             raise TokenRefused(self._wrong[told])
         return pin
 
     def refuse(self, token: Token) -> NoReturn:
         """What :meth:`confirm` has given was wrong. Raises :class:`TokenRefused`."""
-        self._say_wrong(self._digest(self._read(token) or ""), _wrong(token))
+        self._say_wrong(self._digest((self._read(token) or "").encode()), _wrong(token))
 
     def _log_in(self, library: Library, token: Token, session: Session) -> None:
         pin = self._read(token)
@@ -71,7 +77,8 @@ class Login:
                 f"the token {described(token)} wants a PIN, and none is named: --token-pin-file, --token-pin-fd, or "
                 "pin-source= in the URI"
             )
-        told = self._digest(pin or "")
+        told = self._digest((pin or "").encode())
+        self._known = self._known or told
         if told in self._wrong:
             raise TokenRefused(self._wrong[told])
         self._look_at_flags(token)
@@ -120,8 +127,8 @@ class Login:
         except UnicodeDecodeError:
             raise TokenRefused("the token's PIN is not UTF-8, as PKCS #11 has PINs") from None
 
-    def _digest(self, pin: str) -> bytes:
-        return hmac.digest(self._salt, pin.encode(), hashlib.sha256)
+    def _digest(self, pin: bytes) -> bytes:
+        return hmac.digest(self._salt, pin, hashlib.sha256)
 
 
 def _wrong(token: Token) -> str:

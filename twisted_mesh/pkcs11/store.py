@@ -74,9 +74,9 @@ class Pkcs11Store:
         with suppress(PkiError):
             await self._run(_look, self.patience, "whether it is there", at_once=True)
 
-    def try_again(self) -> None:
-        """The same PIN once more, be it the last try."""
-        self.access.login.try_again()
+    def try_again(self) -> bool:
+        """The same PIN once more, be it the last try; whether it is another one."""
+        return self.access.login.try_again()
 
     def holds(self, uri: str) -> bool:
         """Whether the URI names no other token than ours."""

@@ -161,11 +161,12 @@ class SignerStore:
             self._is_unreachable, self.problem = False, None
         return frozenset(key.name for key in held)
 
-    def try_again(self) -> None:
+    def try_again(self) -> bool:
         """See the protocol. Nothing is refused for good here; what was wrong with our own key may be right now."""
         if self._unstarted is not None:
             self.problem = self._unstarted = None
             self.start()
+        return False
 
     def holds(self, uri: str) -> bool:
         """See the protocol."""

@@ -363,7 +363,9 @@ class CaService(MeshService):
 
             found.append(Reread(f"--federation-cert {shown.certificate}", federation_certificate))
         if self.stores.stores:
-            found.append(Reread("--token-pin-file", self._try_stores_again))
+            pin_file = options["token-pin-file"]
+            what = "the key stores' PINs" if pin_file is None else f"--token-pin-file {pin_file}"
+            found.append(Reread(what, self.stores.try_again))
         source = passphrase_file(options["key-passphrase-file"], _credentials())
         if source is not None and (source.is_file() or not source.exists()):  # a pipe is read once
 
@@ -374,13 +376,6 @@ class CaService(MeshService):
 
             found.append(Reread(f"the passphrase in {source}", passphrase))
         return found
-
-    async def _try_stores_again(self) -> str:
-        """PINs that were wrong are tried once more: somebody says that they are right now."""
-        before = len(self.stores.problems)
-        self.stores.try_again()
-        await self.stores.look()
-        return "a key store signs again" if len(self.stores.problems) < before else ""
 
     async def drain(self, seconds: float) -> None:
         """Let whoever waits for news go, and requests finish within so many seconds."""

@@ -198,7 +198,10 @@ class SignerService(MeshService):
         found = super().rereads()
         if self.options["policy"] is not None and self.signer is not None:
             found.append(Reread(f"--policy {self.options['policy']}", self._reread_policy))
-        self.stores.try_again()
+        if self.stores.stores:
+            pin_file = self.options["token-pin-file"]
+            what = "the key store's PIN" if pin_file is None else f"--token-pin-file {pin_file}"
+            found.append(Reread(what, self.stores.try_again))
         return found
 
     async def _reread_policy(self) -> str:

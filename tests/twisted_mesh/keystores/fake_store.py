@@ -31,6 +31,8 @@ class FakeStore:
     signed: int = 0
     tries: int = 0
     """How often a person has asked to try again."""
+    has_another_pin: bool = False
+    """What is answered then."""
     _next: int = 1
 
     @property
@@ -47,8 +49,9 @@ class FakeStore:
         with suppress(PkiError):
             self._here()
 
-    def try_again(self) -> None:
+    def try_again(self) -> bool:
         self.tries += 1
+        return self.has_another_pin
 
     def holds(self, uri: str) -> bool:
         return uri.partition(";")[0] == self.uri

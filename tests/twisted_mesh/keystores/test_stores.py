@@ -143,6 +143,31 @@ def test_it_looks_by_itself_and_tells_each_change_once(fake: FakeStore, told: li
     assert not stores.problems, "nobody looks any more"
 
 
+def test_who_asks_to_try_again_hears_what_has_changed_and_what_came_of_it(fake: FakeStore) -> None:
+    stores = stores_of([SPEC], [], lambda uri: fake)
+    stores.start(Clock())
+    assert result_now(stores.try_again()) == ""
+    fake.refuses = "the PIN is wrong"
+    result_now(stores.look())
+    assert result_now(stores.try_again()) == "", "it is the same one, and as wrong as before"
+    fake.has_another_pin = True
+    assert result_now(stores.try_again()) == (
+        "another PIN for pkcs11:token=mesh; it does not sign: the PIN is wrong"
+    )
+    fake.refuses = ""
+    assert result_now(stores.try_again()) == (
+        "another PIN for pkcs11:token=mesh; pkcs11:token=mesh signs again"
+    )
+    # It may have been found by itself already, or be for the next login.
+    assert result_now(stores.try_again()) == "another PIN for pkcs11:token=mesh"
+    fake.has_another_pin, fake.is_away = False, True
+    result_now(stores.look())
+    fake.is_away = False
+    assert result_now(stores.try_again()) == "pkcs11:token=mesh signs again"
+    assert fake.tries == 6
+    result_now(stores.stop())
+
+
 def test_what_a_signature_finds_out_is_told_too(fake: FakeStore, told: list[str]) -> None:
     clock = Clock()
     stores = stores_of([SPEC], [], lambda uri: fake)

@@ -70,14 +70,31 @@ def test_a_person_may_have_the_same_pin_tried_once_more(
     stores.settle(store.look())
     stores.settle(store.look())
     assert shim.calls("C_Login") == 1
-    store.try_again()
+    assert not store.try_again(), "it is the same PIN"
     stores.settle(store.look())
     stores.settle(store.look())
     assert shim.calls("C_Login") == 2
     shim.does()
-    store.try_again()
+    assert not store.try_again()
     stores.settle(store.look())
     assert store.problem is None
+
+
+def test_a_person_who_asks_hears_whether_it_is_another_pin(
+    store: Pkcs11Store, stores: Stores, softhsm: SoftHsm
+) -> None:
+    assert not store.try_again(), "there was none before"
+    softhsm.pin.write_text("4321\n")
+    stores.settle(store.look())
+    assert store.try_again()
+    assert not store.try_again()
+    # The right one is tried by itself, and is another one all the same.
+    softhsm.pin.write_text(f"{PIN}\n")
+    stores.settle(store.look())
+    assert store.problem is None
+    assert store.try_again()
+    softhsm.pin.unlink()
+    assert not store.try_again(), "whoever logs in says why it cannot be read"
 
 
 def test_the_last_try_is_a_persons(store: Pkcs11Store, stores: Stores, shim: Shim) -> None:

@@ -267,7 +267,7 @@ def test_a_key_of_ours_that_others_can_read_is_not_shown_until_a_person_has_look
         assert store.problem is error
         assert stub.opened == 0
         kept.chmod(0o600)
-        store.try_again()
+        assert not store.try_again(), "there is no PIN"
         assert run(store.generate(P256, "mesh.local root-1"))
         run(store.stop())
 
