@@ -10,6 +10,9 @@ WORKERS ?= 4
 # make lock UPGRADE=--upgrade takes newer versions.
 UPGRADE ?=
 
+# Whatever else this shell does without: the tests start hundreds of processes, and each would compile all anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 PY := .venv/bin/python
 SETUP := PYTHON="$(PYTHON)" UPGRADE="$(UPGRADE)" sh .ci/setup
 PACKAGING := setup.cfg pyproject.toml .ci/setup twisted/plugins/mesh_plugins.py
@@ -42,10 +45,10 @@ test: .venv/.dev
 	$(PYTEST) -m "not interop and not soak and not recipes" $(ARGS)
 
 interop: .venv/.dev
-	$(PYTEST) -m "interop and not recipes" $(ARGS)
+	$(PYTEST) -m "interop and not recipes" $$(sh .ci/marked interop) $(ARGS)
 
 recipes: .venv/.recipes
-	$(PYTEST) -m recipes $$(grep -rl --include='test_*.py' 'mark\.recipes' tests) $(ARGS)
+	$(PYTEST) -m recipes $$(sh .ci/marked recipes) $(ARGS)
 
 check: .venv/.dev
 	$(PY) -m ruff check
@@ -58,7 +61,7 @@ bench: .venv/.dev
 	@$(PY) -m tests.bench $(ARGS)
 
 soak: .venv/.dev
-	MESH_SOAK=1 $(PYTEST) -m soak $(ARGS)
+	MESH_SOAK=1 $(PYTEST) -m soak $(if $(findstring -m "",$(ARGS)),,$$(sh .ci/marked soak)) $(ARGS)
 
 cover: .venv/.dev
 	$(PY) -m coverage erase

@@ -2,6 +2,7 @@
 
 import os
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.tools import IN_CI
 
+ROOT = Path(__file__).parent
 SOAK = os.environ.get("MESH_SOAK") == "1"
 
 # Machines that run tests are busy: no deadline, and slow generation is not a finding.
@@ -20,15 +22,19 @@ settings.register_profile("soak", max_examples=2000, **_shared)
 settings.load_profile("soak" if SOAK else "ci" if IN_CI else "dev")
 
 
-#: Tests that only ``make interop`` runs, though none like them is in ``make test``.
-_LONELY: pytest.StashKey[str] = pytest.StashKey()
+#: Which rule of the suite which tests break.
+_BROKEN: pytest.StashKey[str] = pytest.StashKey()
+#: What make interop, make soak and make recipes look for by .ci/marked.
+_MARKS = ("interop", "soak", "recipes")
 _TOLD = "the suite breaks a rule of its own: see the first failure"
 
 
 @pytest.hookimpl(tryfirst=True)  # while those are here that -m leaves out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if lonely := _without_sibling(items):
-        items[0].config.stash[_LONELY] = ", ".join(lonely)
+        items[0].config.stash[_BROKEN] = f"make test needs a small sibling of: {', '.join(lonely)}"
+    elif unseen := _unseen(items):
+        items[0].config.stash[_BROKEN] = f".ci/marked does not see the mark of: {', '.join(unseen)}"
     if SOAK:
         return
     for item in items:
@@ -38,16 +44,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Where a rule of the suite is broken no test passes: what is said while collecting, xdist does not show."""
-    if lonely := item.config.stash.get(_LONELY, ""):
-        item.config.stash[_LONELY] = _TOLD
-        if lonely == _TOLD:
+    if broken := item.config.stash.get(_BROKEN, ""):
+        item.config.stash[_BROKEN] = _TOLD
+        if broken == _TOLD:
             pytest.skip(_TOLD)
-        pytest.fail(f"make test needs a small sibling of: {lonely}", pytrace=False)
+        pytest.fail(broken, pytrace=False)
 
 
 def _without_sibling(items: list[pytest.Item]) -> list[str]:
     """Those for ``make interop`` that stand alone; nothing is said where only a part of the tests was asked for."""
-    if {item.path for item in items} < set(Path(__file__).parent.rglob("test_*.py")):
+    if {item.path for item in items} < set(ROOT.rglob("test_*.py")):
         return []
     usual = {
         _name(item)
@@ -60,6 +66,21 @@ def _without_sibling(items: list[pytest.Item]) -> list[str]:
         if marker and (marker.args[0] if marker.args else _name(item)) not in usual:
             lonely.append(item.nodeid)
     return lonely
+
+
+def _unseen(items: list[pytest.Item]) -> list[str]:
+    """Those with a mark that is written neither in their file nor in a ``conftest.py`` above it."""
+    return [
+        item.nodeid
+        for item in items
+        if any(item.get_closest_marker(name) and not _says(item.path, name) for name in _MARKS)
+    ]
+
+
+@cache
+def _says(path: Path, name: str) -> bool:
+    above = [place / "conftest.py" for place in path.parents if ROOT in place.parents]
+    return any(f"mark.{name}" in file.read_text() for file in (path, *above) if file.exists())
 
 
 def _name(item: pytest.Item) -> str:
