@@ -19,7 +19,7 @@ PACKAGING := setup.cfg pyproject.toml .ci/setup twisted/plugins/mesh_plugins.py
 
 PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist worksteal --durations 20
 
-.PHONY: help demo demo-federation test interop recipes check bench soak lock cover clean
+.PHONY: help demo demo-federation test interop recipes lint check bench soak lock cover clean
 .NOTPARALLEL:
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make interop the others: outside programs on every case, real clocks, thousands of connections"
 	@echo "make recipes those of docs/recipes/: frameworks and servers of others, which it installs into .venv"
 	@echo "make check   before a commit: ruff, mypy, the floors, the quick tests of what was touched"
+	@echo "make lint    the first half of that, for CI, which has run all tests"
 	@echo "make bench   measure; with ARGS=report all beside others, into docs/BENCHMARKS.md (a quarter of an hour)"
 	@echo "make soak    those that take minutes; with ARGS='-m \"\"' all there are, with many more examples"
 	@echo "make cover   the tests with coverage of pki and twisted_mesh"
@@ -50,11 +51,13 @@ interop: .venv/.dev
 recipes: .venv/.recipes
 	$(PYTEST) -m recipes $$(sh .ci/marked recipes) $(ARGS)
 
-check: .venv/.dev
+lint: .venv/.dev
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	.venv/bin/lint-imports --no-logo
+
+check: lint
 	$(PY) -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow and not interop and not recipes" $$(sh .ci/touched) $(ARGS)
 
 bench: .venv/.dev

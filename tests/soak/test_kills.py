@@ -13,7 +13,7 @@ from tests.faults.test_kills import dies
 #: So many CAs, each of which dies at every step once.
 _LIVES = 12
 #: Of these, so many in CI.
-_OF_CI = 4
+_OF_CI = 1
 
 
 @pytest.mark.soak

@@ -15,7 +15,10 @@ _SECONDS = 5.0
 # A socket that is reset while the standard library wraps it is left to the collector by it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.soak
-@pytest.mark.parametrize(("count", "comes_back"), [(10_000, False), (3_000, True)])
+@pytest.mark.parametrize(
+    ("count", "comes_back"),
+    [(3_000, True), pytest.param(10_000, False, marks=pytest.mark.endurance)],
+)
 def test_all_of_one_certificate_are_cut_and_none_is_let_in_again(
     tmp_path: Path, count: int, comes_back: bool
 ) -> None:

@@ -39,6 +39,7 @@ def test_no_request_fails_while_the_root_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.endurance
 def test_no_request_of_ten_thousand_fails_while_the_root_is_replaced(tmp_path: Path) -> None:
     check(rotate(tmp_path, LONG), LONG)
 

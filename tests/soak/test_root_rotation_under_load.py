@@ -18,6 +18,7 @@ YES = ("--yes", "--format", "json")
 
 
 @pytest.mark.soak
+@pytest.mark.endurance
 def test_no_request_of_thousands_fails_while_the_root_is_rotated(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

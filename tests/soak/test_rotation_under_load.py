@@ -32,6 +32,7 @@ def test_a_rotating_server_fails_no_request(
 
 
 @pytest.mark.soak
+@pytest.mark.endurance
 def test_ten_thousand_requests_under_rotation_leave_nothing_behind(tmp_path: Path) -> None:
     came = endure(tmp_path, requests=10_000, seconds=20.0, seed=20261124)
     check(came, requests=10_000, rotations=12, growth_kib=16 * 1024)

@@ -29,7 +29,7 @@ def switched(requests: int, transport: str) -> Any:
     [
         (60, "socket"),
         pytest.param(100, "twisted", marks=pytest.mark.interop),
-        pytest.param(2_000, "socket", marks=pytest.mark.soak),
+        pytest.param(2_000, "socket", marks=[pytest.mark.soak, pytest.mark.endurance]),
         pytest.param(10_000, "socket", marks=[pytest.mark.soak, pytest.mark.endurance]),
     ],
 )

@@ -92,7 +92,10 @@ def test_who_comes_and_goes_leaves_nothing(server: Server) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("count", [4_000, pytest.param(20_000, marks=pytest.mark.endurance)])
+@pytest.mark.parametrize(
+    "count",
+    [1_000, *(pytest.param(count, marks=pytest.mark.endurance) for count in (4_000, 20_000))],
+)
 def test_thousands_that_come_and_go_leave_nothing(server: Server, count: int) -> None:
     _is_as_before(server, count, 12)
 
