@@ -25,7 +25,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from twisted.internet.address import IPv4Address
 
 from pki.audit.log import LogKey, Verifier
-from pki.audit.merkle import verify_consistency
 from pki.crl.crl import MAX_CRL_SIZE, read_crl
 from pki.der import blocks, element, elements, integer
 from pki.errors import PkiError, printable
@@ -40,6 +39,7 @@ from pki.ocsp.sign import Responder
 from pki.policy.entry import EntryMembers, read_entry
 from pki.svid.bundle import TrustBundle
 from pki.svid.x509svid import Purpose, load_certificates
+from pki.tlog.merkle import verify_consistency
 from pki.validity import rfc3339
 from tests.answers import answer
 from tests.authorities import (

@@ -1,1 +1,1 @@
-"""The audit log: entries, its Merkle tree, and who examines it."""
+"""The audit log: entries, checkpoints, and who examines it."""

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from attrs import define, field, frozen
 
 from pki.audit.log import BadEntry, Checkpoint, Entry
-from pki.audit.merkle import GrowingTree, leaf_hash
 from pki.codes import Code
 from pki.errors import printable
+from pki.tlog.merkle import GrowingTree, leaf_hash
 from pki.validity import rfc3339
 
 #: By how much the times of two neighbours may run backwards before it is worth a word.

@@ -1,6 +1,6 @@
 """The audit log of a CA: entries, signed checkpoints, and what a witness looks for.
 
-Entries are leaves of a Merkle tree (:mod:`pki.audit.merkle`). A checkpoint says how large the tree is and
+Entries are leaves of a Merkle tree (:mod:`pki.tlog.merkle`). A checkpoint says how large the tree is and
 what its root is; it is signed as a note (C2SP signed-note and tlog-checkpoint), so that tools which
 read transparency logs can read it.
 """
@@ -18,11 +18,11 @@ from attrs import field, frozen
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from pki.audit.merkle import EMPTY_ROOT, BadProof, verify_consistency
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, printable
 from pki.keys import KeptKey, KeyAlgorithm, MemoryKey, UnusableKey, signature_over
 from pki.keys.pkcs8 import read_pem, write_pem
+from pki.tlog.merkle import EMPTY_ROOT, BadProof, verify_consistency
 from pki.validity import parse_rfc3339, rfc3339, rfc3339_exactly
 
 _ED25519 = b"\x01"

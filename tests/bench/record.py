@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pki.audit.merkle import append, leaf_hash
+from pki.tlog.merkle import append, leaf_hash
 from tests.bench.tables import Table, Value, median
 from tests.ca_socket import CaSocket
 from tests.running import PATIENCE, Mesh, Running, mesh

@@ -11,7 +11,6 @@ from attrs import evolve, frozen
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from pki.audit import merkle
 from pki.audit.auditor import Row, examine
 from pki.audit.log import Act, BadEntry, Checkpoint, Entry, Verifier
 from pki.audit.record_check import RecordCheck
@@ -29,6 +28,7 @@ from pki.policy.entry import RegistrationEntry
 from pki.policy.join_token import token_id
 from pki.serial import serial_hex
 from pki.spiffe import TrustDomain
+from pki.tlog import merkle
 from twisted_mesh.backup.rows import opened, telling
 from twisted_mesh.ca.entries import facts_of
 from twisted_mesh.ca.federated import facts_on_record

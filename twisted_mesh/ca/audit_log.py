@@ -24,10 +24,10 @@ from pki.audit.log import (
     Unvouched,
     advance,
 )
-from pki.audit.merkle import EMPTY_ROOT, BadProof, DamagedTree
 from pki.codes import Code
 from pki.errors import PkiError, printable
 from pki.policy.principal import Principal, administrator
+from pki.tlog.merkle import EMPTY_ROOT, BadProof, DamagedTree
 from twisted_mesh.ca.checkpoint_memory import CheckpointMemory, SignedCheckpoint
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger

@@ -8,8 +8,8 @@ from attrs import define, field
 
 from pki.audit.auditor import examine
 from pki.audit.log import BadCheckpoint, Checkpoint, Entry, LogContradicts, LogKey
-from pki.audit.merkle import GrowingTree, leaf_hash
 from pki.errors import PkiError
+from pki.tlog.merkle import GrowingTree, leaf_hash
 from twisted_mesh.api.log_messages import LogEntry
 from twisted_mesh.api.log_transcript import VERSION, Header, Note, Transcript, line
 from twisted_mesh.runtime.clock import Now

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
 
-from pki.audit import merkle
 from pki.audit.log import Entry
+from pki.tlog import merkle
 from twisted_mesh.stores.records import LogCut, LoggedEntry, LogHead
 from twisted_mesh.stores.schema import (
     audit,
@@ -130,7 +130,7 @@ def latest(connection: Connection) -> tuple[int, str] | None:
 def inclusion(connection: Connection, position: int, size: int) -> tuple[bytes, ...]:
     """The hashes that prove the entry at ``position`` in the tree of the first ``size`` (RFC 9162 section 2.1.3).
 
-    Raises :class:`pki.audit.merkle.BadProof` where the position is not below the size.
+    Raises :class:`pki.tlog.merkle.BadProof` where the position is not below the size.
     """
     return tuple(merkle.inclusion_proof(position, size, _reader(connection)))
 
@@ -138,7 +138,7 @@ def inclusion(connection: Connection, position: int, size: int) -> tuple[bytes, 
 def consistency(connection: Connection, first: int, second: int) -> tuple[bytes, ...]:
     """The hashes that prove that the tree of ``second`` entries extends that of ``first`` (RFC 9162 section 2.1.4).
 
-    Raises :class:`pki.audit.merkle.BadProof` where ``first`` is 0 or above ``second``.
+    Raises :class:`pki.tlog.merkle.BadProof` where ``first`` is 0 or above ``second``.
     """
     return tuple(merkle.consistency_proof(first, second, _reader(connection)))
 

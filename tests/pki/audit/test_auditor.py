@@ -8,12 +8,12 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki.audit import merkle
 from pki.audit.auditor import Finding, Row, examine
 from pki.audit.log import Act, Checkpoint, Entry
-from pki.audit.merkle import EMPTY_ROOT, leaf_hash
+from pki.tlog import merkle
+from pki.tlog.merkle import EMPTY_ROOT, leaf_hash
 from tests.authorities import NOW
-from tests.pki.audit.test_merkle import Tiles
+from tests.pki.tlog.test_merkle import Tiles
 
 ORIGIN = "mesh.local/audit/0123456789abcdef"
 SIZE = 600

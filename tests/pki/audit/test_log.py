@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki.audit import merkle
 from pki.audit.log import (
     Act,
     BadCheckpoint,
@@ -32,12 +31,13 @@ from pki.audit.log import (
     Verifier,
     advance,
 )
-from pki.audit.merkle import EMPTY_ROOT
 from pki.errors import PkiError
 from pki.keys import UnusableKey
+from pki.tlog import merkle
+from pki.tlog.merkle import EMPTY_ROOT
 from tests.authorities import NOW, key
-from tests.pki.audit.test_merkle import Tiles
 from tests.pki.strategies import mutated
+from tests.pki.tlog.test_merkle import Tiles
 from tests.tools import require_tool
 
 ORIGIN = "mesh.local/audit/0123456789abcdef"

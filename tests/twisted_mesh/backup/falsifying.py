@@ -17,11 +17,11 @@ import msgspec
 from attrs import define, field
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from pki.audit import merkle
 from pki.audit.log import Act, Checkpoint, Entry, LogKey
 from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
+from pki.tlog import merkle
 from pki.validity import rfc3339
 from tests.authorities import DAY, HOUR, MESH, NOW, forge, mesh
 from tests.twisted_mesh.backup.states import LOG_KEY, ca_state, tell

@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from pki.audit.log import Act, Checkpoint, LogKey
-from pki.audit.merkle import verify_consistency, verify_inclusion
+from pki.tlog.merkle import verify_consistency, verify_inclusion
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, result_of, settled
 from twisted_mesh.ca.audit_log import SAMPLING, TICK, AuditLog
 from twisted_mesh.stores.commands import ExtendLog, SaveCheckpoint

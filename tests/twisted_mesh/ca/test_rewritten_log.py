@@ -12,7 +12,7 @@ import pytest
 from attrs import define, field
 
 from pki.audit.log import Act, Checkpoint, Entry, LogKey
-from pki.audit.merkle import EMPTY_ROOT, leaf_hash
+from pki.tlog.merkle import EMPTY_ROOT, leaf_hash
 from tests.authorities import NOW
 from tests.twisted_mesh.ca.rigs import ADMIN, SettledStore, result_of, settled
 from tests.twisted_mesh.support import ThreadCalls

@@ -9,12 +9,12 @@ from attrs import define, field
 from twisted.internet.task import Clock
 
 from pki.audit.log import LOG_ALGORITHM, Checkpoint, LogKey, LogSigner, StoredLogKey
-from pki.audit.merkle import EMPTY_ROOT
 from pki.errors import PkiError
 from pki.keys import KeyAlgorithm, KeyReference, MemoryKey, UnusableKey, key_id
 from pki.policy.principal import administrator
 from pki.svid.path import issued_by
 from pki.svid.x509svid import certificates_pem, is_certified
+from pki.tlog.merkle import EMPTY_ROOT
 from tests.authorities import MESH, NOW, ca_request, key, mesh
 from tests.twisted_mesh.ca.lives import DAY, P256, Life
 from tests.twisted_mesh.ca.rigs import result_of

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from pki.audit import merkle
 from pki.audit.log import Act
 from pki.errors import PkiError
+from pki.tlog import merkle
 from tests.twisted_mesh.stores.certificates import (
     HOUR,
     LATER,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from twisted.logger import LogEvent, globalLogPublisher
 
-from pki.audit import merkle
 from pki.audit.log import Checkpoint, LogKey, Verifier
+from pki.tlog import merkle
 from tests.authorities import NOW
 from twisted_mesh.trust.log_witness import LogStatement, LogWitness, witness_path
 

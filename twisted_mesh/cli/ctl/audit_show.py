@@ -7,8 +7,8 @@ import msgspec
 from attrs import frozen
 
 from pki.audit.log import BadEntry, Checkpoint, Entry, Verifier
-from pki.audit.merkle import leaf_hash, verify_inclusion
 from pki.errors import Malformed
+from pki.tlog.merkle import leaf_hash, verify_inclusion
 from pki.validity import rfc3339
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.log_messages import LogEntry

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from pki.audit.auditor import examine
 from pki.audit.log import Act, Checkpoint, Entry, LogKey
-from pki.audit.merkle import GrowingTree, leaf_hash
 from pki.errors import PkiError
+from pki.tlog.merkle import GrowingTree, leaf_hash
 from tests.authorities import NOW
 from twisted_mesh.api.log_messages import Checkpoints, LogEntries, LogEntry, LogHead
 from twisted_mesh.api.log_transcript import BadTranscript, Transcript

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki.audit import merkle
-from pki.audit.merkle import (
+from pki.errors import PkiError
+from pki.tlog import merkle
+from pki.tlog.merkle import (
     EMPTY_ROOT,
     BadProof,
     DamagedTree,
@@ -18,7 +19,6 @@ from pki.audit.merkle import (
     verify_consistency,
     verify_inclusion,
 )
-from pki.errors import PkiError
 
 #: The eight entries and the roots over the first 0 to 8 of them that Certificate Transparency publishes.
 ENTRIES = [

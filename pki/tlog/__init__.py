@@ -1,0 +1,1 @@
+"""What all transparency logs have in common: Merkle trees in tiles."""
