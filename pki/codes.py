@@ -1022,3 +1022,51 @@ class Code(StrEnum):
         "a file that is remembered in cannot be written",
         "do what the message says; it is tried again by itself",
     )
+    # Of certificate transparency: logs that are other processes, their receipts (SCTs), and who watches them.
+    NO_SCT = (
+        "no-sct",
+        "the certificate has fewer good receipts (SCTs) of logs that are known here than are demanded; the message "
+        "says of each why it does not count",
+        "request a fresh certificate; where the log is a new one, put it into the list of logs. If the CA knows "
+        "nothing of this certificate, somebody else signs with its key",
+    )
+    BAD_SCT = (
+        "bad-sct",
+        "a receipt of a log (SCT) is damaged, or is not for this certificate, or not signed by that log's key",
+        "do not use the certificate; compare the log's key with the one in the list, and look what answers at its URL",
+    )
+    BAD_LOG_LIST = (
+        "bad-log-list",
+        "the list of logs cannot be used, or is not signed by the key that may sign it",
+        "do what the message says; what was read before stays in force",
+    )
+    LOG_AWAY = (
+        "log-away",
+        "too few of the logs of certificates have answered with a receipt in time: nothing was issued",
+        "ask again later; see that the CA reaches its logs, and what these say",
+    )
+    NOT_ACCEPTED_HERE = (
+        "not-accepted-here",
+        "the log takes no certificates from this caller, or not this chain",
+        "do what the message says: the log's operator says whose certificates it takes, and under which roots",
+    )
+    LOG_READ_ONLY = (
+        "log-read-only",
+        "the log is retired: it can be read, and takes nothing any more",
+        "have the CA submit to another log, and put that one into the list of logs",
+    )
+    CT_ENTRY_MISSING = (
+        "ct-entry-missing",
+        "a log has signed a receipt for a certificate, and the tree that it shows does not have it there",
+        "keep the evidence, which anybody can verify; do not count on that log any more, and find out who has its key",
+    )
+    CT_LOG_FORKED = (
+        "ct-log-forked",
+        "a log of certificates has signed two trees that contradict each other",
+        "keep both tree heads, which together prove it; do not count on that log any more",
+    )
+    CT_LOG_ROLLED_BACK = (
+        "ct-log-rolled-back",
+        "a log of certificates has fewer entries than it signed before",
+        "keep both tree heads; do not count on that log before it has all its entries again",
+    )

@@ -115,6 +115,17 @@ def elements(der: bytes) -> Iterator[Element]:
         position = end
 
 
+def canonical_elements(der: bytes) -> tuple[Element, ...]:
+    """:func:`elements`, of which each is written with the shortest length (X.690 section 10.1).
+
+    Raises :class:`Malformed`. What is inside of them is not looked at.
+    """
+    found = tuple(elements(der))
+    if any(element(part.tag, part.content) != part.whole for part in found):
+        raise Malformed("its DER has a length that is written longer than it must be")
+    return found
+
+
 def inside(der: bytes, at: int) -> tuple[int, int]:
     """Where the content of the element at ``at`` begins and ends.
 

@@ -1,1 +1,1 @@
-"""What all transparency logs have in common: Merkle trees in tiles."""
+"""What all transparency logs have in common: Merkle trees in tiles, and signed notes."""

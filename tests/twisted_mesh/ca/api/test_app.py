@@ -868,6 +868,8 @@ STATUSES = {
             "CannotFill",
         ),
         *("RotationBroke", "UnfitResponder", "NotPublished", "JwtKeysBroke", "NoJwtKey"),
+        *("BadSct", "BadLogList", "LogAway", "NotAcceptedHere", "LogReadOnly", "BadNote"),
+        *("BadLog", "EntryMissing", "LogForked", "LogRolledBack", "Unproven"),
     },
 }
 MODULES = ("pki.", "twisted_mesh.ca.", "twisted_mesh.stores.", "twisted_mesh.state.directory")
