@@ -152,13 +152,14 @@ class SctDemand:
         yield self._problem(leaf, "; ".join((found, *told)))
 
     def _problem(self, leaf: x509.Certificate, found: str) -> Problem:
-        wanted = (
-            "a receipt (SCT)" if self.required == 1 else f"receipts (SCTs) of {self.required} logs"
-        )
+        if self.required == 1:
+            wanted = "a receipt (SCT) of a log is demanded"
+        else:
+            wanted = f"receipts (SCTs) of {self.required} logs are demanded"
         known = ", ".join(log.description for log in self.logs.logs[:8]) or "none"
         return Problem(
             Code.NO_SCT,
-            f"{wanted} is demanded, and {found}; known here: {known}",
+            f"{wanted}, and {found}; known here: {known}",
             Code.NO_SCT.remedy,
             "--require-sct",
             subject_of(leaf),

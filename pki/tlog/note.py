@@ -63,7 +63,7 @@ class Note:
         if len(note) > LONGEST or _FOREIGN.search(note):
             raise BadNote("this is no signed note: it is too long, or has characters that none has")
         text, separator, signatures = note.rpartition("\n\n")
-        if not separator or not text or not signatures.endswith("\n"):
+        if not separator or not signatures.endswith("\n"):
             raise BadNote("the note is damaged, or not signed")
         return cls(text + "\n", read_signatures(signatures))
 
