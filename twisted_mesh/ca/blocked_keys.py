@@ -1,6 +1,6 @@
 """Keys that nothing is certified for: compromised ones, those that administrators have blocked, and those of lists."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from attrs import define, field
@@ -49,6 +49,7 @@ class BlockedKeys:
     now: Now
     lists: tuple[KeyList, ...] = ()
     """Those of ``--blocked-keys``."""
+    _watchers: list[Callable[[], object]] = field(factory=list, init=False)
     _known: dict[str, BlockedKey] = field(factory=dict, init=False)
     _by_number: dict[str, BlockedKey] = field(factory=dict, init=False)
 
@@ -61,6 +62,15 @@ class BlockedKeys:
         known = await self.store.blocked_keys()
         self._known = {each.spki: each for each in known}
         self._by_number = {each.number: each for each in known if each.number is not None}
+        self._tell()
+
+    def watch(self, changed: Callable[[], object]) -> None:
+        """Have ``changed`` called whenever other keys may be blocked than before."""
+        self._watchers.append(changed)
+
+    def _tell(self) -> None:
+        for changed in self._watchers:
+            changed()
 
     def all(self) -> Sequence[BlockedKey]:
         """Those of the store, the oldest first."""
@@ -88,6 +98,7 @@ class BlockedKeys:
         """Have these count from now on; what has changed by that, in words."""
         before, self.lists = self.lists, lists
         is_same = [each.content for each in before] == [each.content for each in lists]
+        self._tell()
         return "" if is_same else ", ".join(f"{each.name}: {len(each)} keys" for each in lists)
 
     async def block(self, principal: Principal, key: PublicKeyTypes | str, why: str) -> BlockedKey:

@@ -219,7 +219,7 @@ class CaParts:
                 ),
                 rooted=root_rotator.standing if root_rotator is not None else lambda: None,
                 ruled=gate.standing,
-                own_blocked=lambda: own_problem(certificates.blocked, current.current),
+                own_blocked=lambda: own_problem(certificates.blocked, current),
                 kept=lambda: keys_standing(key_stores or KeyStores()),
             ),
             reports=ConnectionReports(seconds, connections),

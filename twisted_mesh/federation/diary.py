@@ -32,11 +32,15 @@ class Diary:
             roots=len(bundle.roots),
             keys=len(bundle.jwt_authorities),
         )
+        self.reviewed(before, state)
+
+    def reviewed(self, before: Following, state: Following) -> None:
+        """What is held of it was looked through."""
         if state.passed_over and state.passed_over != before.passed_over:
             self.log.warn(
                 "Of the bundle of {trust_domain} something is not believed: {reasons}",
                 event="federation-passed-over",
-                trust_domain=str(bundle.trust_domain),
+                trust_domain=str(state.relationship.trust_domain),
                 codes=codes(state.passed_over),
                 reasons=reasons(state.passed_over),
             )

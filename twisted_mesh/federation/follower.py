@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from attrs import define, evolve, field
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -54,6 +55,8 @@ class _Followed:
     call: IDelayedCall | None = None
     """Has it asked for again."""
     task: "Deferred[None] | None" = None
+    unreadable: tuple[Problem, ...] = ()
+    """What was passed over of the document itself."""
     turn: DeferredLock = field(factory=DeferredLock)
     """So that it is asked once at a time."""
 
@@ -92,6 +95,8 @@ class Follower(Service):
     """Hears how a trust domain stands after each attempt, so that its bundle and that time are kept over a restart."""
     revocations: Callable[[], RevocationSet | None] = lambda: None
     """What is known to be revoked, for the endpoints' own certificates."""
+    blocked: Callable[[PublicKeyTypes], Problem | None] = lambda key: None
+    """Why a key is nobody's any more; :meth:`review` when that has changed."""
     refresh: Refresh = field(factory=Refresh)
     at_once: int = 8
     """Questions under way at most; an administrator's come besides."""
@@ -106,7 +111,7 @@ class Follower(Service):
     _ticker: Ticker = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._holdings, self._diary = Holdings(self.own), Diary(self.log)
+        self._holdings, self._diary = Holdings(self.own, self.blocked), Diary(self.log)
         self._ticker = Ticker(self.clock, _LOOK, self._look_at_the_clock, "federation", self.log)
 
     def startService(self) -> None:
@@ -170,6 +175,21 @@ class Follower(Service):
         if not self._is_followed(followed):
             raise BadFederation(f"{trust_domain} was removed, or said anew, while it was asked")
         return followed.state
+
+    def review(self) -> None:
+        """Other keys may be blocked than before: hold all anew, and tell of what is believed no more, or again."""
+        for followed in list(self._followed.values()):
+            before, domain = followed.state, followed.trust_domain
+            believed = self._holdings.believed(domain)
+            if before.bundle is None or self._holdings.latest(domain) is None:
+                continue
+            self._holdings.release(
+                domain
+            )  # whatever becomes of it, what is blocked is believed no more
+            self._hold(followed, before.bundle)
+            self._diary.reviewed(before, followed.state)
+            if (now_believed := self._holdings.believed(domain)) != believed:
+                self._tell(self.on_bundle, domain, now_believed)
 
     def following(self, trust_domain: TrustDomain) -> Following | None:
         """How it stands; None where it is not followed."""
@@ -285,6 +305,7 @@ class Follower(Service):
         published = accept(before.bundle, document.bundle, accept_older=accept_older)
         believed = self._holdings.believed(domain)
         foreign = self._holdings.hold(published)
+        followed.unreadable = document.passed_over
         passed_over = (*document.passed_over, *foreign)
         followed.state = state = Following(
             before.relationship, published, asked_at, passed_over=passed_over, refresh=self.refresh
@@ -314,7 +335,7 @@ class Follower(Service):
         except PkiError as error:
             self._fail(followed, error.problems)
         else:
-            followed.state = evolve(followed.state, passed_over=foreign)
+            followed.state = evolve(followed.state, passed_over=(*followed.unreadable, *foreign))
 
     def _look_at_the_clock(self) -> None:
         """Have what has grown too old believed no more."""

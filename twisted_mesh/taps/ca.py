@@ -333,7 +333,7 @@ class CaService(MeshService):
 
             async def blocked() -> str:
                 lists: tuple[KeyList, ...] = await deferToThread(read_lists, paths)
-                return take_up(parts.blocked, lists, parts.authorities)
+                return take_up(parts.blocked, lists, parts.current)
 
             found.append(Reread(f"--blocked-keys {', '.join(paths)}", blocked))
         platforms = self.listeners.platforms

@@ -1,6 +1,7 @@
 """The CA put together, from what it issues with to what watches it: each part is given those that it needs."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +136,6 @@ def assemble(  # noqa: PLR0917
     if options["entries"] is not None:
         filed = read_entries(options["entries"], options["trust-domain"])
     blocked = BlockedKeys(store, audit, wall_clock, read_lists(options["blocked-keys"]))
-    demand_good_start(blocked, authorities)
     entries = RegistrationEntries(store, audit, wall_clock, filed)
     own = OwnCertificates(
         Issuance(current, store, audit, wall_clock, entries, issuance_log, metrics.took_to_sign)
@@ -169,8 +169,10 @@ def assemble(  # noqa: PLR0917
         own.issuance,
         state.root if store.is_kept else None,
         lambda: trust_store.trust.revocations,
+        partial(blocked.problem, subject="bundle"),
         requires_pq=bool(options["require-pq"]),
     )
+    blocked.watch(federations.follower.review)
     pin_reports = PinReports(monotonic, wall_clock, current.trust_domain)
     acknowledgements = Acknowledgements(wall_clock)
     rotator, root_rotator = _rotators(
@@ -184,6 +186,7 @@ def assemble(  # noqa: PLR0917
     )
     jwt_keys = _jwt_keys(ground, current, audit)
     jwt_keys.load()
+    demand_good_start(blocked, current)
     gate = _policy_gate(ground, policy, audit)
     parts = CaParts.assemble(
         own,

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from twisted.application.service import Service
 
+from pki.errors import Problem
 from pki.svid.bundle import BundleSet
 from pki.svid.federated_document import FederatedDocument
 from pki.svid.federation import Relationship
@@ -36,12 +38,14 @@ def federations_of(
     issuance: Issuance,
     state: Path | None,
     revoked: Callable[[], RevocationSet],
+    blocked: Callable[[PublicKeyTypes], Problem | None],
     *,
     requires_pq: bool,
 ) -> Federations:
     """Who follows other trust domains for the CA that issues so.
 
     ``state`` is its state directory, None for one that keeps nothing; ``revoked`` is whom it has revoked itself;
+    ``blocked`` says why a key is nobody's any more, and whoever changes that has the follower review what it holds;
     ``requires_pq`` has bundles come over a hybrid key exchange alone.
     """
 
@@ -61,6 +65,7 @@ def federations_of(
             on_bundle,
             on_state,
             revocations,
+            blocked=blocked,
         )
 
     return Federations(

@@ -10,14 +10,16 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from pki.errors import PkiError
+from pki.errors import PkiError, Problem
+from pki.jwt_svid.jwks import JwtAuthority
+from pki.keys import key_id
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
 from pki.svid.federated_document import FederatedDocument
 from pki.svid.federation import Profile, Relationship
 from pki.svid.refresh import Refresh
 from pki.svid.revocation_set import RevocationSet
-from tests.authorities import DAY, MESH, OTHER, mesh, nameless_root
+from tests.authorities import DAY, MESH, OTHER, key, mesh, nameless_root
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.federation.follower import Follower
 from twisted_mesh.federation.following import Following
@@ -81,6 +83,8 @@ class World:
     told: list[tuple[TrustDomain, TrustBundle | None]] = field(factory=list)
     states: list[Following] = field(factory=list)
     log: RecordingLog = field(factory=RecordingLog)
+    stolen: dict[str, Problem] = field(factory=dict)
+    """Why keys are blocked, by their ids."""
     follower: Follower = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -92,6 +96,7 @@ class World:
             self.log,
             lambda domain, bundle: self.told.append((domain, bundle)),
             self.states.append,
+            blocked=lambda key: self.stolen.get(key_id(key)),
             draw=random.Random(1),
         )
 
@@ -184,6 +189,46 @@ def test_a_failure_keeps_the_last_good_bundle_and_shows_its_age(world: World) ->
     world.pass_time(600)
     assert (world.other.failures, world.other.failed_since, world.other.problems) == (0, None, ())
     assert world.told[-1] == (OTHER, bundle(2, 0, 1))
+
+
+def test_a_root_whose_key_is_blocked_is_believed_no_more_and_again_once_it_is_not(
+    world: World,
+) -> None:
+    follower = started(world)
+    world.peers.bundles[OTHER] = bundle(2, 0, 1)
+    world.refresh()
+    stolen = key_id(ROOTS[1].public_key())
+    world.stolen[stolen] = Problem("blocked-key", "this key is on the list stolen.txt")
+    follower.review()
+    assert world.told[-1] == (OTHER, bundle(2, 0))
+    assert follower.believed == BundleSet.of(bundle(2, 0))
+    (told,) = world.other.passed_over
+    assert told.code == "blocked-key"
+    assert "on the list stolen.txt" in told.detail
+    assert len(world.events("federation-passed-over")) == 1
+    # It is so when it comes again, too, and told once.
+    count = len(world.told)
+    world.refresh()
+    follower.review()
+    assert (len(world.told), len(world.events("federation-passed-over"))) == (count, 1)
+    # What is on record is what was published.
+    assert world.other.bundle == bundle(2, 0, 1)
+    del world.stolen[stolen]
+    follower.review()
+    assert world.told[-1] == (OTHER, bundle(2, 0, 1))
+    assert world.other.passed_over == ()
+
+
+def test_what_is_held_from_an_earlier_life_is_held_without_what_is_blocked(world: World) -> None:
+    authority = JwtAuthority.of(key("a JWT key").public_key)  # type: ignore[arg-type]
+    with_jwt = evolve(bundle(1, 0), jwt_authorities=(authority,))
+    world.stolen[key_id(ROOTS[0].public_key())] = Problem("blocked-key", "stolen")
+    world.stolen[authority.kid] = Problem("blocked-key", "stolen too")
+    world.follower.follow(web(), with_jwt, world.clock.now())
+    believed = world.follower.believed.get(OTHER)
+    assert believed is not None
+    assert (believed.roots, believed.jwt_authorities) == ((), ())
+    assert [problem.code for problem in world.other.passed_over] == ["blocked-key"] * 2
 
 
 def test_a_bundle_that_goes_back_is_not_believed_but_by_an_administrators_word(

@@ -41,7 +41,7 @@ async def block(ca: CaParts, call: Call) -> Answer:
     if (asked.key is None) == (asked.public_key is None):
         raise Malformed("the body does not fit: it has either key or public_key")
     key = _read(asked.public_key) if asked.key is None else _digits(asked.key)
-    demand_foreign(ca.authorities, key)
+    demand_foreign(ca.current, key)
     blocked = await ca.blocked.block(call.principal, key, reason_of(asked.reason))
     return json_answer(_row(blocked), HTTPStatus.CREATED)
 
