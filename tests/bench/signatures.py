@@ -5,7 +5,6 @@ import os
 import shutil
 import socket
 import sqlite3
-import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -19,10 +18,10 @@ from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.spiffe import SpiffeId
 from tests.bench.meshes import CLIENT_ID, MeshOnStage
+from tests.bench.peers import wait_until_open
 from tests.bench.processes import SERVER_CORE, Service, Stage, stage
 from tests.bench.rounds import Contestant, busy, compete
 from tests.bench.tables import Table, beside
-from tests.running import PATIENCE
 
 _CONNECTIONS = 32
 _CFSSL = "cfssl serve"
@@ -122,7 +121,7 @@ def _start_cfssl(running: Stage, name: str) -> tuple[Service, int] | None:
         *("-config", directory / "config.json"),
         *(("-db-config", _write_records(directory)) if keeps else ()),
     )
-    _wait_until_open(port)
+    wait_until_open(port)
     return service, port
 
 
@@ -161,15 +160,3 @@ def _write_ca(directory: Path) -> None:
                 serialization.NoEncryption(),
             )
         )
-
-
-def _wait_until_open(port: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)

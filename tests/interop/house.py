@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,3 +181,21 @@ def reply_of(text: str) -> Reply:
     first, *rest = head.splitlines()
     headers = {name.lower(): value.strip() for name, _, value in (r.partition(":") for r in rest)}
     return Reply(int(first.split()[1]), headers, body)
+
+
+@contextmanager
+def house_of_one_kind(algorithm: str) -> Iterator[House]:
+    """A CA whose keys are all of that kind, and encrypted, and a server like that; ``url`` says where the CRL is."""
+    with tempfile.TemporaryDirectory(prefix="mesh-") as name, house(Path(name)) as made:
+        passphrase = made.home / "passphrase"
+        passphrase.touch(0o600)
+        passphrase.write_text("correct horse")
+        ca = made.start_ca(
+            *("--root-key", algorithm, "--issuing-key", algorithm, "--crl-http", "127.0.0.1:0"),
+            *("--key-passphrase-file", str(passphrase)),
+        )
+        (made.home / "url").write_text(ca.wait_for(r"certificate are at (http://\S+), and")[1])
+        server = made.start_server("--key", algorithm)
+        yield made
+        assert server.stop() == 0
+        assert ca.stop() == 0

@@ -1,14 +1,12 @@
 """A mesh all of whose keys are Ed25519, and those who were never told: openssl, curl, certtool and pki-inspect."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pki.keys import KeyAlgorithm, MemoryKey
-from tests.interop.house import House, Identity
-from tests.interop.house import house as inhabited
+from tests.interop.house import House, Identity, house_of_one_kind
 from tests.interop.test_forged_clients import REQUEST
 from tests.running import BIN
 from tests.tools import require_tool
@@ -18,21 +16,9 @@ ED25519 = ("--key", "ed25519")
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[House]:
-    """A CA with encrypted keys and a server."""
-    with tempfile.TemporaryDirectory(prefix="mesh-") as name, inhabited(Path(name)) as house:
-        passphrase = house.home / "passphrase"
-        passphrase.touch(0o600)
-        passphrase.write_text("correct horse")
-        ca = house.start_ca(
-            *("--root-key", "ed25519", "--issuing-key", "ed25519", "--crl-http", "127.0.0.1:0"),
-            *("--key-passphrase-file", str(passphrase)),
-        )
-        (house.home / "url").write_text(ca.wait_for(r"certificate are at (http://\S+), and")[1])
-        server = house.start_server(*ED25519)
+    with house_of_one_kind("ed25519") as house:
         house.identity("payment-worker", *ED25519)
         yield house
-        assert server.stop() == 0
-        assert ca.stop() == 0
 
 
 @pytest.fixture

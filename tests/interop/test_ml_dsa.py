@@ -1,6 +1,5 @@
 """A mesh whose CAs have ML-DSA keys, workloads of all kinds in it, and those whose OpenSSL has never heard of it."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,34 +9,19 @@ from OpenSSL import crypto
 
 from pki.keys import KeyAlgorithm, MemoryKey, verify
 from pki.svid.x509svid import load_certificates
-from tests.interop.house import House, Identity
-from tests.interop.house import house as inhabited
+from tests.interop.house import House, Identity, house_of_one_kind
 from tests.running import BIN
 
 #: Two ends in memory, for the quick suite.
 SMALL = "tests/twisted_mesh/tls/test_post_quantum_keys.py::test_two_ends_talk_whatever_the_kinds_of_their_keys"
 pytestmark = pytest.mark.interop(SMALL)
 
-SERVER = ("--key", "ml-dsa-87")
-CLIENT = ("--key", "ml-dsa-65")
-
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[House]:
-    """A CA with encrypted keys and a server; every certificate, staple and list is as long as they get."""
-    with tempfile.TemporaryDirectory(prefix="mesh-") as name, inhabited(Path(name)) as house:
-        passphrase = house.home / "passphrase"
-        passphrase.touch(0o600)
-        passphrase.write_text("correct horse")
-        ca = house.start_ca(
-            *("--root-key", "ml-dsa-87", "--issuing-key", "ml-dsa-87", "--crl-http", "127.0.0.1:0"),
-            *("--key-passphrase-file", str(passphrase)),
-        )
-        (house.home / "url").write_text(ca.wait_for(r"certificate are at (http://\S+), and")[1])
-        server = house.start_server(*SERVER)
+    """Every certificate, staple and list is as long as they get."""
+    with house_of_one_kind("ml-dsa-87") as house:
         yield house
-        assert server.stop() == 0
-        assert ca.stop() == 0
 
 
 def exported(house: House, algorithm: KeyAlgorithm) -> Identity:

@@ -23,6 +23,7 @@ from tests.recipes.estate import Identity
 from tests.running import PATIENCE, is_listening, until
 from tests.twisted_mesh.attest.processes import process_attestor
 from twisted_mesh.grpc.server import GrpcServer
+from twisted_mesh.runtime.watchers import Watchers
 from twisted_mesh.state.generation import publish
 from twisted_mesh.testing import Clock, MemoryCa, at_once
 from twisted_mesh.workload.caller import Callers
@@ -53,19 +54,17 @@ class MemoryIssuer:
     trust_domain: TrustDomain
     now_sources: Sources
     agent: str | None = None
-    _watchers: list[Callable[[], None]] = field(factory=list)
+    _watchers: Watchers = field(factory=Watchers)
 
     def sources(self) -> Sources:
         return self.now_sources
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        self._watchers.append(changed)
-        return lambda: self._watchers.remove(changed)
+        return self._watchers.add(changed)
 
     def say(self, sources: Sources) -> None:
         self.now_sources = sources
-        for changed in tuple(self._watchers):
-            changed()
+        self._watchers.tell()
 
     def is_revoked(self, svid: X509Svid) -> bool:
         return False

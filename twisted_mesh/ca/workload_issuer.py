@@ -27,6 +27,7 @@ from twisted_mesh.ca.policy.source import WORKLOADS
 from twisted_mesh.identity.own_source import new_key
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import Ticker
+from twisted_mesh.runtime.watchers import Watchers
 from twisted_mesh.trust.trust import Trust
 from twisted_mesh.workload.interface import Bundles, IWorkloadIssuer, JwtSvid, Sources
 from twisted_mesh.workload.names import names_of
@@ -59,7 +60,7 @@ class CaWorkloadIssuer(Service):
     _lists: tuple[bytes, ...] = field(default=(), init=False)
     _told: tuple[Published, Trust] | None = field(default=None, init=False)
     _standing: IssuersStanding = field(factory=IssuersStanding, init=False)
-    _watchers: list[Callable[[], None]] = field(factory=list, init=False)
+    _watchers: Watchers = field(factory=Watchers, init=False)
     _unwatch: Callable[[], None] = field(default=lambda: None, init=False)
     _ticker: Ticker = field(init=False)
 
@@ -91,13 +92,7 @@ class CaWorkloadIssuer(Service):
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Have ``changed`` called after each change."""
-        self._watchers.append(changed)
-
-        def stop() -> None:
-            if changed in self._watchers:
-                self._watchers.remove(changed)
-
-        return stop
+        return self._watchers.add(changed)
 
     def is_revoked(self, svid: X509Svid) -> bool:
         """Whether it is on record as that."""
@@ -198,8 +193,7 @@ class CaWorkloadIssuer(Service):
 
     def _say(self, sources: Sources) -> None:
         self._sources = sources
-        for changed in tuple(self._watchers):
-            changed()
+        self._watchers.tell()
 
 
 def _principal(selectors: frozenset[Selector]) -> Principal:

@@ -38,6 +38,7 @@ from twisted_mesh.identity.own_source import new_key
 from twisted_mesh.runtime.clock import Now, wall_clock
 from twisted_mesh.runtime.log import logger, reasons
 from twisted_mesh.runtime.tasks import Ticker, sleep, spawn
+from twisted_mesh.runtime.watchers import Watchers
 from twisted_mesh.tls.alerts import Unreachable
 from twisted_mesh.trust.store import TICK
 from twisted_mesh.trust.trust import Trust
@@ -90,7 +91,7 @@ class AgentIssuer(Service):
     _unreadable: set[str] = field(factory=set, init=False)
     """Entries of which it was told that they cannot be read."""
     _seen: tuple[object, ...] = field(default=(), init=False)
-    _watchers: list[Callable[[], None]] = field(factory=list, init=False)
+    _watchers: Watchers = field(factory=Watchers, init=False)
     _standing: IssuersStanding = field(factory=IssuersStanding, init=False)
     _crls: CrlKeeper = field(init=False)
     _asking: "Deferred[None] | None" = field(default=None, init=False)
@@ -132,13 +133,7 @@ class AgentIssuer(Service):
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Have ``changed`` called after each change."""
-        self._watchers.append(changed)
-
-        def stop() -> None:
-            if changed in self._watchers:
-                self._watchers.remove(changed)
-
-        return stop
+        return self._watchers.add(changed)
 
     def is_revoked(self, svid: X509Svid) -> bool:
         """Whether the CA has said so, of it or of what stands above it."""
@@ -327,8 +322,7 @@ class AgentIssuer(Service):
         )
         if not is_same:
             self._sources = now
-            for changed in tuple(self._watchers):
-                changed()
+            self._watchers.tell()
 
     def _now(self) -> Sources:
         manager, revocations = self.identity.manager, self.identity.trust_store.trust.revocations

@@ -20,6 +20,7 @@ from pki.svid.bundle import BundleSet
 from pki.svid.x509svid import X509Svid
 from tests.authorities import HOUR, MESH, NOW, mesh
 from tests.running import PATIENCE
+from twisted_mesh.runtime.watchers import Watchers
 from twisted_mesh.workload.interface import (
     Bundles,
     IWorkloadIssuer,
@@ -100,20 +101,18 @@ class FakeIssuer:
     revoked: list[X509Svid] = field(factory=list)
     path: tuple[x509.Certificate, ...] | None = None
     """That is to be served."""
-    watchers: list[Callable[[], None]] = field(factory=list)
+    watchers: Watchers = field(factory=Watchers)
 
     def sources(self) -> Sources:
         return self.now_sources
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        self.watchers.append(changed)
-        return lambda: self.watchers.remove(changed)
+        return self.watchers.add(changed)
 
     def say(self, **changes: object) -> None:
         """Other sources from now on."""
         self.now_sources = evolve(self.now_sources, **changes)
-        for changed in tuple(self.watchers):
-            changed()
+        self.watchers.tell()
 
     def answer(self) -> None:
         """Let those go on that wait."""
