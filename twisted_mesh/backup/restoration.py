@@ -4,14 +4,10 @@ All is prepared beside the state and decided there; then a plan is written, and 
 files are put in place however often that is begun. A CA does not start while a plan is there.
 """
 
-import os
 import shutil
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from attrs import define, field
@@ -26,7 +22,6 @@ from pki.validity import parse_rfc3339, rfc3339
 from twisted_mesh.backup import credentials, record, vouching
 from twisted_mesh.backup.archive import (
     DATABASE,
-    NAME,
     REVOKED,
     ROOT,
     ROOT_CRL,
@@ -35,6 +30,7 @@ from twisted_mesh.backup.archive import (
     Manifest,
 )
 from twisted_mesh.backup.loss import Loss
+from twisted_mesh.backup.placement import Placement, Plan
 from twisted_mesh.backup.provenance import (
     NotProven,
     Provenance,
@@ -51,29 +47,12 @@ from twisted_mesh.state.directory import (
     StateDirectory,
     StateError,
     read_file,
-    sync_directory,
     write_whole,
 )
 from twisted_mesh.stores.records import StoreError
 from twisted_mesh.trust.log_witness import LogWitness
 
-_NEW = "new"
 _PRESENT = "present.db"
-_PLAN = "plan.json"
-_LEFTOVERS = ("ca/mesh.db-wal", "ca/mesh.db-shm")
-
-
-class _Plan(msgspec.Struct, forbid_unknown_fields=True):
-    """What is to be done, decided once."""
-
-    backup: str
-    """The digest of the archive's manifest."""
-    aside: str
-    """Where what is replaced goes."""
-    place: list[str]
-    remove: list[str]
-    restored: dict[str, Any] | None
-    """What the CA is to read at its next start; None where its log goes on as if nothing had been."""
 
 
 @define(eq=False)
@@ -96,8 +75,15 @@ class Restoration:
     elsewhere: Mapping[str, KeyReference] = field(factory=dict, init=False)
     """Keys that the archive only refers to, by the names of their files."""
     loss: Loss | None = field(default=None, init=False)
-    aside: Path | None = field(default=None, init=False)
-    """Where what was replaced is now."""
+    _placement: Placement = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._placement = Placement(self.state)
+
+    @property
+    def aside(self) -> Path | None:
+        """Where what was replaced is now."""
+        return self._placement.aside
 
     @property
     def manifest(self) -> Manifest:
@@ -114,11 +100,11 @@ class Restoration:
         ``only_look`` changes nothing. Raises :class:`StateError`, and :class:`NotProven` where ``fingerprint`` is of
         another root.
         """
-        path = self._workshop / _PLAN
+        path = self._placement.plan_file
         if not path.exists():
             return False
         try:
-            plan = msgspec.json.decode(read_file(path, "the plan"), type=_Plan)
+            plan = msgspec.json.decode(read_file(path, "the plan"), type=Plan)
         except (msgspec.DecodeError, msgspec.ValidationError):
             raise StateError(f"{path} is damaged, and it says how a restore is to end") from None
         if plan.backup != self.manifest.sha256:
@@ -131,7 +117,7 @@ class Restoration:
                 "--fingerprint names: finish that restore first, without it"
             )
         if not only_look:
-            self._carry_out(plan)
+            self._placement.carry_out(plan)
         return True
 
     def prepare(self, witnesses: Iterable[Path]) -> Loss:
@@ -147,7 +133,7 @@ class Restoration:
             raise StateError(
                 f"{self._workshop} cannot be written ({error.strerror}): restore as the CA's user or as root"
             ) from None
-        new = self._workshop / _NEW
+        new = self._placement.new
         self.archive.read(new)
         files = {name: (new / name).read_bytes() for name in self._names()}
         self._demand_same_ca(new)
@@ -177,7 +163,7 @@ class Restoration:
         """Do it. Raises :class:`StateError` and StoreError; begun again, it goes on where it was."""
         if self.loss is None:
             raise AssertionError("what would be lost is looked at first")
-        backup = self._workshop / _NEW / DATABASE
+        backup = self._placement.new / DATABASE
         restored = None
         lost = self.loss.lost
         if lost is not None:
@@ -195,17 +181,19 @@ class Restoration:
         place = [name for name in place if name not in kept]
         if self._carry_revoked_over() and REVOKED not in place:
             place.append(REVOKED)
-        plan = _Plan(
+        plan = Plan(
             backup=self.manifest.sha256,
             aside=f"replaced-{self.now:%Y%m%dT%H%M%SZ}",
             place=place,
             remove=[
-                name for name in self._present() if name not in place and not self._stays(name)
+                name
+                for name in self._placement.present()
+                if name not in place and not self._stays(name)
             ],
             restored=restored,
         )
-        write_whole(self._workshop / _PLAN, msgspec.json.encode(plan), 0o600)
-        self._carry_out(plan)
+        write_whole(self._placement.plan_file, msgspec.json.encode(plan), 0o600)
+        self._placement.carry_out(plan)
 
     def _revoked_here(self) -> Sequence[RevokedAuthority] | None:
         """The CAs that are revoked here; None where what says so cannot be read."""
@@ -219,7 +207,7 @@ class Restoration:
 
     def _carry_revoked_over(self) -> bool:
         """Have what is put in place say what is revoked here besides: a stolen key stays so. Whether anything is."""
-        new = self._workshop / _NEW / REVOKED
+        new = self._placement.new / REVOKED
         saved = revoked_authorities.parse(read_file(new, "the file"), new) if new.exists() else ()
         merged = revoked_authorities.merged_rows(self._revoked_here() or (), saved)
         if merged:
@@ -237,12 +225,12 @@ class Restoration:
         if match is None:
             return False
         certificate = f"ca/{match[1]}.crt"
-        present, saved = self.state.root / certificate, self._workshop / _NEW / certificate
+        present, saved = self.state.root / certificate, self._placement.new / certificate
         return present.exists() and saved.exists() and present.read_bytes() == saved.read_bytes()
 
     def abandon(self) -> None:
         """Leave no trace, unless it is decided."""
-        if not (self._workshop / _PLAN).exists():
+        if not (self._placement.plan_file).exists():
             shutil.rmtree(self._workshop, ignore_errors=True)
 
     def _names(self) -> list[str]:
@@ -304,7 +292,7 @@ class Restoration:
             return credentials.line_of(
                 {
                     name: read_file(self.state.root / name, "the file")
-                    for name in self._present()
+                    for name in self._placement.present()
                     if name.endswith((".crt", ".json"))
                 }
             )
@@ -324,73 +312,6 @@ class Restoration:
         except StoreError as error:
             present.unlink(missing_ok=True)
             return None, str(error)
-
-    def _present(self) -> list[str]:
-        """What is here and belongs to a CA: certificates, keys, the record with what SQLite keeps beside it."""
-        found = [
-            str(path.relative_to(self.state.root))
-            for directory in (self.state.ca, self.state.private)
-            for path in directory.glob("*")
-            if path.is_file()
-        ]
-        return sorted(name for name in found if NAME.fullmatch(name) or name in _LEFTOVERS)
-
-    # From here on nothing is decided any more, and everything can be done twice.
-
-    def _carry_out(self, plan: _Plan) -> None:
-        self.aside = self.state.ca / plan.aside
-        try:
-            self._set_aside(plan, self.aside)
-            if plan.restored is not None:
-                data = msgspec.json.format(msgspec.json.encode(plan.restored), indent=2)
-                write_whole(self.state.restored, data + b"\n", 0o600)
-            self._put_in_place(plan)
-            for name in plan.remove:
-                (self.state.root / name).unlink(missing_ok=True)
-            for directory in (self.state.ca, self.state.private):
-                sync_directory(directory)
-            (self._workshop / _PLAN).unlink()
-            sync_directory(self._workshop)
-            shutil.rmtree(self._workshop)
-        except OSError as error:
-            raise StateError(
-                f"the restore to {self.state.root} is half done ({error.strerror}): mend that, and run it again"
-            ) from None
-
-    def _set_aside(self, plan: _Plan, aside: Path) -> None:
-        """A second name for all that is replaced: nothing is without a name at any moment."""
-        done = self._workshop / "set-aside"
-        if done.exists():
-            return
-        for name in self._present():
-            if name not in (*plan.place, *plan.remove):
-                continue
-            kept = aside / Path(name).relative_to("ca")
-            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not kept.exists():
-                _name_again(self.state.root / name, kept)
-                sync_directory(kept.parent)
-        sync_directory(self.state.ca)
-        write_whole(done, b"", 0o600)
-
-    def _put_in_place(self, plan: _Plan) -> None:
-        new = self._workshop / _NEW
-        if (new / DATABASE).exists():
-            # Never a new record beside the old one's log: SQLite would read the two together.
-            for name in _LEFTOVERS:
-                (self.state.root / name).unlink(missing_ok=True)
-            sync_directory(self.state.ca)
-        for name in plan.place:
-            with suppress(FileNotFoundError):  # moved by an earlier run
-                (new / name).chmod(0o644 if name.endswith((".crt", ".crl", ".json")) else 0o600)
-                (new / name).replace(self.state.root / name)
-
-
-def _name_again(path: Path, second: Path) -> None:
-    try:
-        os.link(path, second)
-    except OSError:  # a file system without links, or with few of them
-        write_whole(second, path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
 
 
 def _witnesses(directories: Iterable[Path]) -> Iterator[LogWitness]:

@@ -21,7 +21,7 @@ from tests.twisted_mesh.backup.states import (
     revoke,
     tell,
 )
-from twisted_mesh.backup import creation, restoration
+from twisted_mesh.backup import creation, placement, restoration
 from twisted_mesh.backup.archive import Archive
 from twisted_mesh.backup.credentials import DoNotFit
 from twisted_mesh.backup.loss import Loss
@@ -236,8 +236,9 @@ def breaking_after(count: int) -> Iterator[list[str]]:
         return step
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in _STEPS:
-            patch.setattr(restoration, name, counted(name, getattr(restoration, name)))
+        for module, names in ((restoration, _STEPS[:1]), (placement, _STEPS)):
+            for name in names:
+                patch.setattr(module, name, counted(name, getattr(module, name)))
         for name in ("replace", "unlink"):
             patch.setattr(Path, name, counted(name, getattr(Path, name)))
         patch.setattr(shutil, "rmtree", counted("rmtree", shutil.rmtree))
