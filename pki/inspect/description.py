@@ -13,6 +13,23 @@ Facts = tuple[Fact, ...]
 
 
 @frozen
+class ReceiptFacts:
+    """A receipt (SCT) inside a certificate, held against a list of logs."""
+
+    log: str
+    """What the list calls it; empty for a log that is not in it."""
+    log_id: str
+    """In hex."""
+    at: datetime
+    index: int | None
+    """Where its entry is; None for a log that does not say."""
+    counts: bool | None
+    """Whether it is good, and of a log that counts; None where it was not verified."""
+    why: str
+    """Why it does not count, or was not verified; else empty."""
+
+
+@frozen
 class Description:
     """One certificate, CSR or other thing. What does not apply, and what could not be read, is None or empty."""
 
@@ -49,6 +66,8 @@ class Description:
     """What is odd about its form: a part that cannot be decoded, an extension that appears twice."""
     unreadable: tuple[str, ...] = ()
     """Those remarks that are about what cannot be read, and is therefore not shown."""
+    receipts: tuple[ReceiptFacts, ...] = ()
+    """Those inside a certificate, where a list of logs was given to verify them by."""
     facts: Facts = ()
     """All there is to say of a CRL or an OCSP response but its extensions; of nothing else."""
 

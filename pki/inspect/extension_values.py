@@ -6,6 +6,8 @@ Names of fields are RFC 5280's. A decoder yields what it has read before it rais
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
+from pki.ct.sct import parse_extensions
+from pki.ct.wire import Reader
 from pki.der import (
     GENERALIZED_TIME,
     INTEGER,
@@ -227,8 +229,17 @@ def _timestamps(root: Node, note: Note) -> Iterator[str]:
         if len(sct) < max(size, 43):
             raise damage(root.inner + at, "a signed certificate timestamp is cut short")
         moment = _EPOCH + _milliseconds(sct[33:41], root.inner + at)
-        yield f"{rfc3339(moment)} by log {hex_pairs(sct[1:33])}"
+        yield f"{rfc3339(moment)} by log {hex_pairs(sct[1:33])}{_entry(sct[41:])}"
         at += 2 + size
+
+
+def _entry(rest: bytes) -> str:
+    """Where the entry is, by logs that say it (C2SP static-ct-api); empty where that cannot be read."""
+    try:
+        index = parse_extensions(Reader(rest).vector(2))
+    except Malformed:
+        return ""
+    return "" if index is None else f", entry {index}"
 
 
 def _milliseconds(octets: bytes, at: int) -> timedelta:

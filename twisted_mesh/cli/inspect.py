@@ -12,10 +12,14 @@ import click
 from twisted_mesh.cli.inspect_fingerprint import fingerprint
 from twisted_mesh.cli.inspect_input import (
     AT,
+    CT_LOGS,
     FORMAT,
+    REQUIRE_SCT,
     address_text,
     certificates_to_judge,
+    demanded_receipts,
     judged_certificates,
+    known_logs,
     mail_text,
     moment_of,
     named_files,
@@ -67,32 +71,39 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("things", metavar="THING...", nargs=-1, required=True)
+@CT_LOGS
 @AT
 @FORMAT
-def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
+def show(things: tuple[str, ...], ct_logs: str | None, at: str | None, format_: str) -> int:
     """Show everything that is in certificates and CSRs, and what CRLs and OCSP responses say.
 
     THING is a file in PEM, which may hold several, or in DER; - is standard input. Private keys are
-    named and never shown.
+    named and never shown. With --ct-logs the receipts of logs (SCTs) in certificates are verified: what
+    they are for depends on the issuer, whose certificate must be among THINGs.
 
     \b
     Examples:
       pki-inspect show svid.pem
+      pki-inspect show svid.pem --ct-logs logs.json
       pki-inspect show request.csr root.crt --format json
       curl -s http://localhost:8080/api/v1/ca | pki-inspect show -
     """
     from pki.errors import PkiError
+    from pki.inspect.contents import held as parts
     from pki.inspect.describe import describe
     from pki.inspect.description import Description
     from twisted_mesh.cli import inspect_output
 
     now = moment_of(at)
+    logs = known_logs(ct_logs)
     found: list[tuple[str, Description]] = []
+    ders: list[bytes] = []
     lost: list[str] = []
     for thing in things:
         name = source_name(thing)
         try:
-            held = describe(read(thing), now)
+            data = read(thing)
+            held = describe(data, now)
         except PkiError as error:
             lost.append(f"{name}: {error}")
             continue
@@ -108,6 +119,13 @@ def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
             )
             continue
         found += ((name, description) for description in held)
+        ders += (part.der for part in parts(data))
+    if logs is not None:
+        from pki.inspect.receipts import with_receipts
+
+        told = [description for _, description in found]
+        verified = with_receipts(list(zip(ders, told, strict=True)), (), logs, now)
+        found = [(name, one) for (name, _), one in zip(found, verified, strict=True)]
     if found:
         as_json = format_ == "json"
         print_result(
@@ -187,6 +205,8 @@ def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
     metavar="FILE",
     help="OCSP responses about it or its issuing CAs. Repeatable.",
 )
+@CT_LOGS
+@REQUIRE_SCT
 @AT
 @FORMAT
 def verify(
@@ -202,6 +222,8 @@ def verify(
     max_depth: int | None,
     crls: tuple[str, ...],
     answers: tuple[str, ...],
+    ct_logs: str | None,
+    require_sct: int | None,
     at: str | None,
     format_: str,
 ) -> int:
@@ -250,6 +272,7 @@ def verify(
             crls=named_files(crls, "CRL"),
             answers=named_files(answers, "OCSP response"),
             sent=1 + len(beside),
+            demand=demanded_receipts(ct_logs, require_sct),
         )
     except inspect_verify.UnusableEvidence as error:
         raise Unusable(str(error)) from None
@@ -276,13 +299,14 @@ def explain(codes: tuple[str, ...], format_: str) -> int:
       pki-inspect explain --format json
     """
     from pki.codes import Code
-    from twisted_mesh.cli import inspect_output
+    from twisted_mesh.cli import inspect_codes_output
 
     found = [_code(text) for text in codes]
     if format_ == "json":
-        print_result(inspect_output.codes_json(found or Code))
+        print_result(inspect_codes_output.codes_json(found or Code))
     else:
-        print_result(inspect_output.codes_text(found) if found else inspect_output.codes_list(Code))
+        told = inspect_codes_output
+        print_result(told.codes_text(found) if found else told.codes_list(Code))
     return DONE
 
 

@@ -17,6 +17,8 @@ from twisted_mesh.cli.stdout import abandon_stdout
 if TYPE_CHECKING:
     from cryptography import x509
 
+    from pki.ct.log_list import LogList
+    from pki.ct.receipt import SctDemand
     from pki.spiffe import SpiffePattern
     from twisted_mesh.cli.inspect_verify import File
 
@@ -34,6 +36,44 @@ FORMAT = click.option(
 AT = click.option(
     "--at", metavar="TIME", help="Judge as of that time, like 2026-11-23T10:00:00Z; else now."
 )
+CT_LOGS = click.option(
+    "--ct-logs",
+    metavar="FILE",
+    help="Logs of certificates that are known: verify receipts (SCTs) by their keys.",
+)
+REQUIRE_SCT = click.option(
+    "--require-sct",
+    type=click.IntRange(0, 16),
+    metavar="N",
+    help="From how many logs of --ct-logs it must have receipts; 1 where that is given.",
+)
+
+
+def known_logs(name: str | None) -> "LogList | None":
+    """Those of ``--ct-logs``; None where it is not given. Raises :class:`Unusable`."""
+    if name is None:
+        return None
+    from pki.ct.log_list import LogList
+    from pki.errors import PkiError
+
+    try:
+        return LogList.parse(read(name, "list of logs"))
+    except PkiError as error:
+        raise Unusable(f"{source_name(name)}: {error}") from None
+
+
+def demanded_receipts(name: str | None, number: int | None) -> "SctDemand | None":
+    """What ``--ct-logs`` and ``--require-sct`` ask for; None where nothing is asked. Raises :class:`Unusable`."""
+    logs = known_logs(name)
+    if logs is None:
+        if number:
+            raise Unusable(
+                "--require-sct needs the logs that are known: name their file (--ct-logs)"
+            )
+        return None
+    from pki.ct.receipt import SctDemand
+
+    return SctDemand(1 if number is None else number, logs)
 
 
 def moment_of(at: str | None) -> datetime:

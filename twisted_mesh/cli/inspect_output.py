@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pki.codes import Code
 from pki.errors import Problem
-from pki.inspect.description import Description
+from pki.inspect.description import Description, ReceiptFacts
 from pki.inspect.extensions import Extension
 from pki.inspect.name_text import hex_pairs
 from pki.serial import serial_hex, serial_pairs
@@ -94,43 +93,6 @@ def verdict_json(
     )
 
 
-def codes_text(codes: Sequence[Code]) -> str:
-    """``explain`` for people: a section for each code."""
-    return "\n\n".join(
-        "\n".join(
-            (
-                click.style(code, bold=True),
-                *aligned(
-                    [("meaning", [_plain(code.meaning)]), ("remedy", [_plain(code.remedy)])], 7
-                ),
-            )
-        )
-        for code in codes
-    )
-
-
-def codes_list(codes: Iterable[Code]) -> str:
-    """``explain`` of nothing for people: a line for each code, with its meaning."""
-    rows = [(str(code), [_plain(code.meaning)]) for code in codes]
-    return "\n".join(aligned(rows, max(len(label) for label, _ in rows)))
-
-
-def codes_json(codes: Iterable[Code]) -> str:
-    """``explain`` for programs: an array of objects with ``code``, ``meaning`` and ``remedy``."""
-    return json.dumps(
-        [
-            {"code": code, "meaning": _plain(code.meaning), "remedy": _plain(code.remedy)}
-            for code in codes
-        ],
-        indent=2,
-    )
-
-
-def _plain(text: str) -> str:
-    """Without the marks that documents have around what is typed."""
-    return text.replace("`", "")
-
-
 def good(text: str) -> str:
     """On a terminal in green."""
     return click.style(text, fg="green")
@@ -198,6 +160,17 @@ def _extension_rows(item: Description) -> Iterator[Row]:
     for extension in item.extensions:
         critical = " (critical)" if extension.critical else ""
         yield extension.name + critical, list(_extension_lines(extension))
+    if item.receipts:
+        yield "receipts (SCTs)", [_receipt(receipt) for receipt in item.receipts]
+
+
+def _receipt(receipt: ReceiptFacts) -> str:
+    named = receipt.log or f"log {receipt.log_id[:16]}…"
+    entry = "" if receipt.index is None else f", entry {receipt.index}"
+    verdict = receipt.why or "good"
+    if receipt.counts is not None:
+        verdict = good(verdict) if receipt.counts else bad(verdict)
+    return f"{named}, {rfc3339(receipt.at)}{entry}: {verdict}"
 
 
 def _remark_rows(item: Description) -> Iterator[Row]:
@@ -313,12 +286,27 @@ def described(item: Description) -> dict[str, object]:
             "spki_sha256": key.spki_sha256,
         },
         "extensions": _extensions(item),
+        **({"receipts": _receipts(item)} if item.receipts else {}),
         "attributes": item.attributes,
         "sha256": item.sha256,
         "sha1": item.sha1,
         "remarks": item.remarks,
         "damaged": bool(item.unreadable),
     }
+
+
+def _receipts(item: Description) -> list[dict[str, object]]:
+    return [
+        {
+            "log": receipt.log or None,
+            "log_id": receipt.log_id,
+            "at": rfc3339(receipt.at),
+            "index": receipt.index,
+            "counts": receipt.counts,
+            "why": receipt.why or None,
+        }
+        for receipt in item.receipts
+    ]
 
 
 def _extensions(item: Description) -> list[dict[str, object]]:

@@ -6,8 +6,11 @@ Nothing is imported here but click: the command loads the rest when it runs, so 
 import click
 
 from twisted_mesh.cli.inspect_input import (
+    CT_LOGS,
     FORMAT,
+    REQUIRE_SCT,
     certificates_to_judge,
+    demanded_receipts,
     print_result,
     spiffe_patterns,
 )
@@ -71,6 +74,8 @@ _LONGEST = 86400
     is_flag=True,
     help="Offer each group of key exchange alone too, a connection each, and say which the server takes.",
 )
+@CT_LOGS
+@REQUIRE_SCT
 @click.option(
     "--timeout",
     metavar="DURATION",
@@ -91,6 +96,8 @@ def probe(
     tls_version: str | None,
     starttls: str | None,
     tries_groups: bool,
+    ct_logs: str | None,
+    require_sct: int | None,
     timeout: str,
     format_: str,
 ) -> int:
@@ -109,6 +116,7 @@ def probe(
       pki-inspect probe example.org:443
       pki-inspect probe example.org:443 --tls 1.2 --format json
       pki-inspect probe example.org:443 --groups
+      pki-inspect probe localhost:9443 --svid me --ct-logs logs.json --require-sct 2
       pki-inspect probe db.example:5432 --starttls postgres --roots root.crt
     """
     from pathlib import Path
@@ -125,6 +133,7 @@ def probe(
     from twisted_mesh.tls.probe_groups import probe_groups
 
     wanted = spiffe_patterns(patterns)
+    demand = demanded_receipts(ct_logs, require_sct)
     lost: list[str] = []
     try:
         seconds = parse_duration(timeout).total_seconds()
@@ -166,6 +175,7 @@ def probe(
         hosts=hostnames,
         servername=wishes.servername,
         now=wall_clock(),
+        demand=demand,
     )
     if format_ == "json":
         print_result(inspect_probe_output.probe_json(found, wishes, judged, lost, groups))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 from cryptography import x509
@@ -21,6 +22,10 @@ from pki.svid.x509svid import Purpose, issuer_of, subject_of, uri_names
 from pki.validity import rfc3339
 from twisted_mesh.cli import inspect_verify
 from twisted_mesh.tls.probe import Probed
+
+if TYPE_CHECKING:
+    from pki.ct.log_list import LogList
+    from pki.ct.receipt import SctDemand
 
 #: Where systems keep the roots of the web, beside what OpenSSL's variable says.
 _SYSTEM_ROOTS = (
@@ -102,12 +107,16 @@ def judge_probed(
     hosts: Sequence[str],
     servername: str,
     now: datetime,
+    demand: "SctDemand | None" = None,
 ) -> Judged:
     """What is thought of it; ``otherwise`` finds the roots for a server of the web, where none are given.
 
-    ``hosts`` must all be in it; without them, and without a SPIFFE ID, it is the one that was asked for.
+    ``hosts`` must all be in it; without them, and without a SPIFFE ID, it is the one that was asked for. ``demand``
+    is how many receipts of logs it must have.
     """
     shown = tuple(_shown(der, now) for der in found.chain)
+    if demand is not None:
+        shown = _receipted(found.chain, shown, trusted, demand.logs, now)
     presented = [cert for der in found.chain if (cert := _loaded(der)) is not None]
     leaf = _loaded(found.chain[0]) if found.chain else None
     if leaf is None:
@@ -156,7 +165,7 @@ def judge_probed(
         tuple(one.name for one in trusted),
         bool(trusted),
         why,
-        (*problems, *revoked),
+        (*problems, *revoked, *(demand.problems(path, now) if demand else ())),
         staple,
     )
 
@@ -181,6 +190,23 @@ def _shown(der: bytes, now: datetime) -> Description | str:
         return describe(der, now)[0]
     except Malformed as error:
         return str(error)
+
+
+def _receipted(
+    chain: Sequence[bytes],
+    shown: tuple[Description | str, ...],
+    trusted: Sequence[Trusted],
+    logs: "LogList",
+    now: datetime,
+) -> tuple[Description | str, ...]:
+    """The same, with the receipts of each certificate."""
+    from pki.inspect.receipts import with_receipts
+
+    told = [
+        (der, item) for der, item in zip(chain, shown, strict=True) if not isinstance(item, str)
+    ]
+    verified = iter(with_receipts(told, [c for one in trusted for c in one.roots], logs, now))
+    return tuple(item if isinstance(item, str) else next(verified) for item in shown)
 
 
 def _by_name(

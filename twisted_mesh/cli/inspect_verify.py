@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 from cryptography import x509
@@ -28,6 +29,9 @@ from pki.svid.chain import Verdict, crowd_problem, judge
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import Purpose, spiffe_id_of, subject_of, uri_names
 from twisted_mesh.tls.veto import openssl_objection
+
+if TYPE_CHECKING:
+    from pki.ct.receipt import SctDemand
 
 #: Nothing that is asked for depends on it.
 _ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
@@ -63,12 +67,14 @@ def verify(
     crls: Sequence[File] = (),
     answers: Sequence[File] = (),
     sent: int = 0,
+    demand: "SctDemand | None" = None,
 ) -> tuple[Decision, tuple[Link, ...]]:
     """The verdict on ``leaf`` and the links of its chain; ``roots`` come file by file.
 
     A :class:`Purpose` asks for the mesh's verdict, a :class:`WebPurpose` for one by the web's rules.
     ``sent`` is how many certificates its file has, all of which an endpoint would be sent. What OpenSSL
-    objects to is told where we have nothing against the chain: no endpoint would let it in.
+    objects to is told where we have nothing against the chain: no endpoint would let it in. ``demand`` is how many
+    receipts of logs it must have.
 
     Raises :class:`UnusableEvidence` for a CRL or an OCSP answer that cannot be relied on, and nothing else.
     """
@@ -107,7 +113,8 @@ def verify(
         if verdict.ok and (objection := openssl_objection((leaf, *others), anchors, now)):
             objections.append(objection)
     named = name_problems(leaf, patterns, hosts, emails)
-    problems = tuple(dict.fromkeys((*verdict.problems, *objections, *told, *named)))
+    unlogged = demand.problems(verdict.path or (leaf,), now) if demand else ()
+    problems = tuple(dict.fromkeys((*verdict.problems, *objections, *told, *named, *unlogged)))
     verdict = evolve(verdict, problems=problems)
     return verdict, links(verdict, presented, anchors, now)
 
