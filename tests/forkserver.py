@@ -56,6 +56,7 @@ _PROGRAMS = (
     "mesh-ca",
     "mesh-client",
     "mesh-ctl",
+    "mesh-ctlog",
     "mesh-proxy",
     "mesh-server",
     "mesh-signer",

@@ -5,6 +5,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from twisted_mesh import monitoring, observe
 from twisted_mesh.attest import meters as attest_meters
 from twisted_mesh.ca import metrics
+from twisted_mesh.ctlog import metrics as ctlog_metrics
 from twisted_mesh.files import keeper, tellers
 from twisted_mesh.proxy.report import Report
 from twisted_mesh.runtime import meters
@@ -15,6 +16,7 @@ from twisted_mesh.workload import meters as workload_meters
 
 _LOOKED_UP: tuple[Reading[object], ...] = (
     *metrics.READINGS,  # type: ignore[arg-type]
+    *ctlog_metrics.READINGS,  # type: ignore[arg-type]
     *monitoring.OF_IDENTITY,  # type: ignore[arg-type]
     monitoring.EVENTS,  # type: ignore[list-item]
     *keeper.READINGS,  # type: ignore[arg-type]
@@ -28,6 +30,7 @@ MEASURED = {reading.name for reading in _LOOKED_UP} | {
         meters,
         monitoring,
         metrics,
+        ctlog_metrics,
         observe,
         keeper,
         tellers,

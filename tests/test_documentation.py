@@ -43,6 +43,7 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
             for command in ("keys", "approve", "adopt", "listed", "log verify")
         ),
     ),
+    "twistd mesh-ctlog": ([BIN / "twistd", "mesh-ctlog"],),
     FRONTS: tuple([BIN / name] for name in ("mesh-ca", "mesh-server", "mesh-agent", "mesh-proxy")),
     "mesh-client": ([sys.executable, ROOT / "bin" / "mesh-client"],),
     "mesh-ctl": tuple(

@@ -94,7 +94,7 @@ def test_every_program_in_bin_is_installed_too(setup_cfg: configparser.ConfigPar
 def test_every_plugin_of_twistd_is_a_program_too(setup_cfg: configparser.ConfigParser) -> None:
     plugins = import_module("twisted.plugins.mesh_plugins")
     tapnames = {v.tapname for v in vars(plugins).values() if isinstance(v, ServiceMaker)}
-    assert len(tapnames) == 5
+    assert len(tapnames) == 6
     assert tapnames <= programs(setup_cfg).keys()
 
 
@@ -108,7 +108,7 @@ def test_typed_packages_say_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "tapname", ["mesh-agent", "mesh-ca", "mesh-proxy", "mesh-server", "mesh-signer"]
+    "tapname", ["mesh-agent", "mesh-ca", "mesh-ctlog", "mesh-proxy", "mesh-server", "mesh-signer"]
 )
 def test_twistd_knows(tapname: str) -> None:
     listing = subprocess.run(

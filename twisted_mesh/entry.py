@@ -33,6 +33,11 @@ def mesh_ca() -> int:
     return _run("mesh-ca", "twisted_mesh.taps.programs", "mesh_ca", 1)
 
 
+def mesh_ctlog() -> int:
+    """The program ``mesh-ctlog``; its exit status."""
+    return _run("mesh-ctlog", "twisted_mesh.taps.programs", "mesh_ctlog", 1)
+
+
 def mesh_proxy() -> int:
     """The program ``mesh-proxy``; its exit status."""
     return _run("mesh-proxy", "twisted_mesh.taps.programs", "mesh_proxy", 1)

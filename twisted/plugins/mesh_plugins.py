@@ -34,6 +34,13 @@ meshAgent = _Program(
     "mesh-agent",
 )
 
+meshCtLog = _Program(
+    "mesh-ctlog",
+    "twisted_mesh.taps.ctlog",
+    "A log of the certificates that CAs issue: append-only, for everybody to read.",
+    "mesh-ctlog",
+)
+
 meshProxy = _Program(
     "mesh-proxy",
     "twisted_mesh.taps.proxy",

@@ -212,6 +212,14 @@ def mesh_agent(words: Sequence[str] | None = None) -> int:
     return _run("meshAgent", words)
 
 
+def mesh_ctlog(words: Sequence[str] | None = None) -> int:
+    """The program ``mesh-ctlog``: keeps a log until it is told to stop; its exit status.
+
+    Raises :class:`SystemExit` with a sentence where it cannot start.
+    """
+    return _run("meshCtLog", words)
+
+
 def mesh_proxy(words: Sequence[str] | None = None) -> int:
     """The program ``mesh-proxy``: carries connections until it is told to stop; its exit status.
 

@@ -20,6 +20,7 @@ from twisted_mesh.taps.programs import (
     ProcessOptions,
     mesh_agent,
     mesh_ca,
+    mesh_ctlog,
     mesh_proxy,
     mesh_server,
     mesh_signer,
@@ -28,6 +29,7 @@ from twisted_mesh.taps.programs import (
 MAKERS = {
     "mesh-agent": mesh_plugins.meshAgent,
     "mesh-ca": mesh_plugins.meshCA,
+    "mesh-ctlog": mesh_plugins.meshCtLog,
     "mesh-proxy": mesh_plugins.meshProxy,
     "mesh-server": mesh_plugins.meshServer,
     "mesh-signer": mesh_plugins.meshSigner,
@@ -35,6 +37,7 @@ MAKERS = {
 MAINS = {
     "mesh-agent": mesh_agent,
     "mesh-ca": mesh_ca,
+    "mesh-ctlog": mesh_ctlog,
     "mesh-proxy": mesh_proxy,
     "mesh-server": mesh_server,
     "mesh-signer": mesh_signer,
@@ -143,7 +146,10 @@ def test_it_is_twistd_in_the_foreground_with_that_service(
 
     monkeypatch.setattr("twisted.plugin.getPlugins", look)
     monkeypatch.setattr("twisted.application.app.ServerOptions._getPlugins", staticmethod(look))
-    words = ["--state-dir", str(tmp_path), "--pidfile", "x.pid", "--trust-domain", "mesh.test"]
+    words = ["--state-dir", str(tmp_path), "--pidfile", "x.pid"]
+    has_trust_domain = program != "mesh-ctlog"
+    if has_trust_domain:
+        words += ["--trust-domain", "mesh.test"]
     if program == "mesh-agent":
         words += ["--write", "files", "--spiffe-id", "spiffe://mesh.test/service/web"]
     if program == "mesh-proxy":
@@ -155,7 +161,8 @@ def test_it_is_twistd_in_the_foreground_with_that_service(
     assert config.subCommand == program
     assert config.loadedPlugins[program] is MAKERS[program]
     assert config.subOptions["state-dir"] == tmp_path
-    assert str(config.subOptions["trust-domain"]) == "mesh.test"
+    if has_trust_domain:
+        assert str(config.subOptions["trust-domain"]) == "mesh.test"
 
 
 @pytest.mark.parametrize("program", MAKERS)
