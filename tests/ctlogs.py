@@ -7,6 +7,7 @@ submissions from. ``LogRig(home)`` is the same without process, port and TLS, on
 import asyncio
 import base64
 import http.client
+import itertools
 import json
 import ssl
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.defer import Deferred, execute
@@ -105,7 +106,7 @@ def receipt(answer: dict[str, Any]) -> SignedCertificateTimestamp:
     )
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class LogRig:
     """One start of a log, in memory but for its files."""
 
@@ -115,6 +116,7 @@ class LogRig:
     ahead: timedelta = timedelta()
     origin: str = ORIGIN
     heads: list[Head] = field(factory=list, init=False)
+    _numbers: Iterator[int] = field(factory=itertools.count, init=False)
     ledger: Ledger = field(init=False)
     sequencer: Sequencer = field(init=False)
 
@@ -141,11 +143,22 @@ class LogRig:
     def milliseconds(self) -> int:
         return int(self.now().timestamp() * 1000)
 
-    @cached_property
+    @property
     def log(self) -> Log:
         """As a list has it."""
         url = f"https://{self.origin}/"
         return Log("a log", self.ledger.key.public, url, url)
+
+    @cached_property
+    def _like(self) -> Admitted:
+        pre = precertificate(self.of)
+        return admit(
+            chain_of(self.of, pre),
+            is_precertificate=True,
+            submitter=SUBMITTER,
+            roots=[self.of.root.certificate],
+            now=NOW,
+        )
 
     @property
     def head(self) -> TreeHead:
@@ -163,11 +176,17 @@ class LogRig:
             now=self.now(),
         )
 
-    def fill(self, count: int) -> list[Sequenced]:
-        """So many new entries, in batches of a hundred."""
+    def other(self) -> Admitted:
+        """One more that was admitted, without the work of judging it: nobody could read its certificate."""
+        like = self._like
+        body = like.signed.body + next(self._numbers).to_bytes(8, "big")
+        return evolve(like, signed=evolve(like.signed, body=body))
+
+    def fill(self, count: int, at_a_time: int = 100) -> list[Sequenced]:
+        """So many new entries, each as :meth:`other` makes them."""
         found: list[Sequenced] = []
-        for at in range(0, count, 100):
-            batch = [self.admitted() for _ in range(min(100, count - at))]
+        for at in range(0, count, at_a_time):
+            batch = [self.other() for _ in range(min(at_a_time, count - at))]
             found += self.ledger.extend(batch)
         return found
 
@@ -188,7 +207,9 @@ class LogRig:
     def again(self) -> "LogRig":
         """The next start, in the same place."""
         self.close()
-        return LogRig(self.home, self.of, self.clock, self.ahead, self.origin)
+        made = LogRig(self.home, self.of, self.clock, self.ahead, self.origin)
+        made._numbers = self._numbers
+        return made
 
 
 @define(eq=False)
