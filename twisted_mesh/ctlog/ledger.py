@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 
 from pki.ct.entry import LogEntry, parse_data_tile
 from pki.ct.tile_path import TilePath, issuer_path
-from pki.ct.tree_head import TreeHead
+from pki.ct.tree_head import TreeHead, with_signatures
 from pki.errors import PkiError
 from pki.tlog.merkle import (
     EMPTY_ROOT,
@@ -25,11 +25,12 @@ from pki.tlog.merkle import (
     root,
     verify_inclusion,
 )
+from pki.tlog.note import NoteSignature
 from twisted_mesh.ctlog.admission import Admitted
 from twisted_mesh.ctlog.errors import ContradictsItself, CtLogStateError
 from twisted_mesh.ctlog.head_key import HeadKey
 from twisted_mesh.ctlog.store import Head, LogStore, Seen
-from twisted_mesh.ctlog.tiles import CHECKPOINT, TileFiles
+from twisted_mesh.ctlog.tiles import CHECKPOINT, COSIGNED, TileFiles
 from twisted_mesh.runtime.clock import RELEASE
 
 WIDTH = 256
@@ -296,6 +297,17 @@ class Ledger:
         now = self.now()
         while self._superfluous and self._superfluous[0][0] < now - _LINGERS:
             self.files.remove_partial(self._superfluous.popleft()[1])
+
+    def cosign(self, head: Head, lines: Sequence[NoteSignature], *, by_all: bool) -> str | None:
+        """Put cosignatures into the checkpoint; the note with them, or None where another head is published by now."""
+        note = with_signatures(head.note, lines)
+        files = {COSIGNED: note.encode()} if by_all else {}
+        is_current = self.published is head
+        if is_current:
+            files[CHECKPOINT] = note.encode()
+        if files:
+            self.files.write(files)
+        return note if is_current else None
 
     # Reading.
 

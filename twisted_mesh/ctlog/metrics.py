@@ -5,9 +5,11 @@ from typing import Protocol
 
 from prometheus_client import Counter, Histogram
 
+from twisted_mesh.ctlog.examiner import Examiner
 from twisted_mesh.ctlog.sequencer import Sequencer
 from twisted_mesh.ctlog.site import LogSite
 from twisted_mesh.ctlog.submissions import Submissions
+from twisted_mesh.ctlog.witnesses import Witnesses
 from twisted_mesh.runtime.meters import Reading, Readings, show
 
 _BATCHES = Histogram(
@@ -23,6 +25,8 @@ class Watched(Protocol):
     """What is looked at."""
 
     sequencer: Sequencer | None
+    witnesses: Witnesses | None
+    examiner: Examiner
     submissions: Submissions
     site: LogSite
 
@@ -40,6 +44,11 @@ def took(seconds: float, entries: int) -> None:
 
 def _signed_at(log: Watched) -> float:
     return 0.0 if log.sequencer is None else log.sequencer.ledger.published.timestamp / 1000
+
+
+def _cosigned(log: Watched) -> Mapping[str, float]:
+    found = () if log.witnesses is None else log.witnesses.witnesses
+    return {one.address.key.name: float(one.cosigned_at) for one in found}
 
 
 def _waiting(log: Watched) -> float:
@@ -65,6 +74,17 @@ READINGS = (
         "mesh_ctlog_head_timestamp_seconds",
         "When the published head was signed: once a minute, where nothing is added.",
         _signed_at,
+    ),
+    Reading[Watched](
+        "mesh_ctlog_examined",
+        "Entries in full tiles that the present look through the disk has found to be what was signed.",
+        lambda log: float(log.examiner.examined),
+    ),
+    Reading[Watched](
+        "mesh_ctlog_cosigned_timestamp_seconds",
+        "When each witness cosigned last, by its own clock; 0 where it has not in this life.",
+        _cosigned,
+        "witness",
     ),
     Reading[Watched]("mesh_ctlog_waiting", "Submissions that wait to be added.", _waiting),
     Reading[Watched](

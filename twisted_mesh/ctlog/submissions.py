@@ -13,6 +13,7 @@ from msgspec import Struct
 from pki.codes import Code
 from pki.ct.errors import LogReadOnly, NotAcceptedHere
 from pki.ct.sct import SignedCertificateTimestamp
+from pki.errors import PkiError
 from pki.svid.spki_pin import SpkiHash
 from twisted_mesh.ctlog.admission import MOST_CERTIFICATES, admit
 from twisted_mesh.ctlog.head_key import HeadKey
@@ -77,6 +78,8 @@ class Submissions:
     key: HeadKey
     buckets: TokenBuckets
     now: Callable[[], datetime]
+    objection: Callable[[], PkiError | None] = lambda: None
+    """Why no receipt is given to anybody."""
     outcomes: dict[str, int] = field(factory=lambda: dict.fromkeys(OUTCOMES, 0), init=False)
     """How many of each."""
 
@@ -88,6 +91,8 @@ class Submissions:
                 "this log is retired: it can be read, and takes nothing more. Submit to another, and take this one out "
                 "of --ct-log"
             )
+        if (objection := self.objection()) is not None:
+            raise objection
         if wait := self.buckets.take(str(submitter)):
             raise RateLimited(
                 f"{submitter} may submit {self.buckets.rate.per_second} chains a second, and that is used up",

@@ -18,9 +18,11 @@ from pki.ct.log_list import Log, LogList, LogState, origin_of
 from pki.ct.tile_path import CHECKPOINT
 from pki.errors import PkiError, Problem
 from pki.keys import KeyAlgorithm, MemoryKey
+from pki.tlog.note import NoteSignature
 from twisted_mesh import monitoring
 from twisted_mesh.ctlog import metrics
 from twisted_mesh.ctlog.directory import LogDirectory
+from twisted_mesh.ctlog.examiner import Examiner
 from twisted_mesh.ctlog.head_key import HeadKey
 from twisted_mesh.ctlog.ledger import Ledger
 from twisted_mesh.ctlog.own_certificate import own_certificate
@@ -32,6 +34,8 @@ from twisted_mesh.ctlog.store import Head, LogStore
 from twisted_mesh.ctlog.submissions import MAX_BODY, Submissions
 from twisted_mesh.ctlog.submitters import PIN_FILE, Submitters
 from twisted_mesh.ctlog.tiles import TileFiles
+from twisted_mesh.ctlog.witness_client import WitnessClient
+from twisted_mesh.ctlog.witnesses import Witness, Witnesses
 from twisted_mesh.http.server import BoundedSite, Limits
 from twisted_mesh.http.status_site import LIVENESS, Page
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
@@ -60,6 +64,8 @@ class CtLogService(MeshService):
     under_way = "submissions"
     sequencer: Sequencer | None = None
     """None until the start has come to it, and where the log is read-only."""
+    witnesses: Witnesses | None = None
+    """The same."""
 
     def understand(self) -> None:
         """Where it is called. Raises :class:`PkiError`."""
@@ -79,6 +85,7 @@ class CtLogService(MeshService):
         self.roots = AcceptedRoots(options["roots"], self.directory.ca)
         # One thread, so that a disk that is slow for those who read holds up no receipt.
         self.pool = ThreadPool(1, 1, "ctlog")
+        self.examiner = Examiner(self.tiles, self.reactor, deferToThread, self.log)
         self._refused = LimitedLog(self.log, _REFUSED, self.reactor.seconds)
 
     async def start(self) -> None:
@@ -181,6 +188,16 @@ class CtLogService(MeshService):
                 self._on_head,
                 metrics.took,
             )
+            self.witnesses = Witnesses(
+                self.head_key,
+                [Witness(one, WitnessClient(self.reactor, one).ask) for one in options["witness"]],
+                self._proof,
+                self._cosigned,
+                self.sequencer.halt,
+                self.reactor,
+                self.log,
+            )
+            self.witnesses.on_head(self.ledger.published)
         self.submissions = Submissions(
             self.submitters,
             self.roots,
@@ -188,6 +205,7 @@ class CtLogService(MeshService):
             self.head_key,
             TokenBuckets(options["submission-rate"], self.reactor.seconds),
             wall_clock,
+            lambda: self.examiner.problem,
         )
         self.site = LogSite(
             self.submissions,
@@ -210,6 +228,17 @@ class CtLogService(MeshService):
 
     def _on_head(self, head: Head) -> None:
         self.published.show(head.note.encode())
+        if self.witnesses is not None:
+            self.witnesses.on_head(head)
+
+    async def _proof(self, first: int, second: int) -> Sequence[bytes]:
+        found: Sequence[bytes] = await self._on_the_thread(self.ledger.proof_between, first, second)
+        return found
+
+    async def _cosigned(self, head: Head, lines: Sequence[NoteSignature], by_all: bool) -> None:
+        note = await self._on_the_thread(self.ledger.cosign, head, lines, by_all=by_all)
+        if note is not None and self.ledger.published is head:
+            self.published.show(note.encode())
 
     def _entry(self, callers: PinnedCallers) -> Log:
         """What a list of logs says of this one."""
@@ -244,6 +273,9 @@ class CtLogService(MeshService):
         self.pool.start()
         if self.sequencer is not None:
             self.sequencer.start()
+            self.examiner.start(self.size)
+        if self.witnesses is not None:
+            self.witnesses.start()
         self.open()
         entry = self.log_entry
         self.log.info(
@@ -272,6 +304,8 @@ class CtLogService(MeshService):
         found: list[Problem] = []
         if self.sequencer is not None and self.sequencer.problem is not None:
             found += self.sequencer.problem.problems
+        if self.examiner.problem is not None:
+            found += self.examiner.problem.problems
         if self.descriptors.problem is not None:
             found.append(self.descriptors.problem)
         self.submitters.look()
@@ -306,8 +340,14 @@ class CtLogService(MeshService):
                 "it has changed, and counts from now on" if set(self.submitters) != before else ""
             )
 
+        async def tiles() -> str:
+            if self.sequencer is not None:
+                self.examiner.start(self.size)
+            return ""
+
         return [
             *found,
+            Reread("all tiles", tiles),
             Reread("the roots", roots),
             Reread(f"the CA's pin {self.submitters.pin_file}", submitters),
         ]
@@ -324,6 +364,9 @@ class CtLogService(MeshService):
         """Release the record."""
         if self.sequencer is not None:
             self.sequencer.stop()
+        self.examiner.stop()
+        if self.witnesses is not None:
+            self.witnesses.stop()
         if self.pool.started:
             self.pool.stop()  # once the batch that is under way is on the disk
         self.store.close()

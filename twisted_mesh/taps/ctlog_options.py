@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pki.errors import Malformed, discreet
 from twisted_mesh.ctlog.roots import RootFile
 from twisted_mesh.ctlog.submitters import AcceptedCa
+from twisted_mesh.ctlog.witness_address import WitnessAddress
 from twisted_mesh.limits.rate_limit import Rate
 from twisted_mesh.taps.service_options import ServiceOptions
 
@@ -58,6 +59,7 @@ class Options(ServiceOptions):
         self["accept-ca"] = []
         self["roots"] = []
         self["dns"] = []
+        self["witness"] = []
 
     def opt_accept_ca(self, text: str) -> None:
         """ID[=sha256/PIN]: a CA that may submit, by the key that it prints; without PIN one in the same state
@@ -68,6 +70,11 @@ class Options(ServiceOptions):
         """[TRUST-DOMAIN=]FILE: roots in PEM below which certificates are taken; read again when it changes
         (repeatable; default: those of the CA in the same state directory)"""
         self["roots"].append(RootFile.parse(text))
+
+    def opt_witness(self, text: str) -> None:
+        """https://HOST:PORT#KEY[,sha256/PIN]: a witness that is asked to cosign checkpoints, with the key that it
+        prints, and the pin of its TLS (repeatable)"""
+        self["witness"].append(WitnessAddress.parse(text))
 
     def postOptions(self) -> None:
         """Turn words into values. Raises :class:`PkiError` and :class:`usage.UsageError` in one sentence."""
