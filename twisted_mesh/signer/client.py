@@ -16,11 +16,11 @@ from pki.codes import Code
 from pki.errors import Malformed, PkiError, Problem, printable
 from twisted_mesh.api.ca_user import CaUser
 from twisted_mesh.api.local_ca import LocalCaEndpoint
+from twisted_mesh.http.kept_connection import Answered, KeptConnection
 from twisted_mesh.runtime.names import HostEndpoint
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import within
 from twisted_mesh.signer.address import SignerAddress
-from twisted_mesh.signer.connection import Answered, SignerConnection
 from twisted_mesh.signer.messages import (
     KEYS_PATH,
     SIGN_PATH,
@@ -98,7 +98,7 @@ class SignerClient:
     """For ``https``."""
     timeout: float = SIGNING_TIMEOUT
     user: CaUser = field(init=False)
-    _free: list[SignerConnection] = field(factory=list, init=False)
+    _free: list[KeptConnection] = field(factory=list, init=False)
     """Kept for the next question, the last one used at the end."""
     _places: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(MOST_AT_ONCE), init=False)
     """For certificates."""
@@ -174,7 +174,7 @@ class SignerClient:
         finally:
             attempt.places.release()
 
-    async def _on(self, connection: SignerConnection, request: bytes) -> Answered:
+    async def _on(self, connection: KeptConnection, request: bytes) -> Answered:
         answered = await connection.ask(request)
         if connection.is_open:
             if len(self._free) < MOST_AT_ONCE:
@@ -183,7 +183,7 @@ class SignerClient:
                 connection.close()
         return answered
 
-    async def _connection(self, attempt: "_Attempt") -> SignerConnection:
+    async def _connection(self, attempt: "_Attempt") -> KeptConnection:
         while self._free:
             connection = self._free.pop()
             if connection.is_open:
@@ -229,10 +229,10 @@ class _Attempt:
             otherwise="run both as one user",
         )
 
-    async def connect(self) -> SignerConnection:
+    async def connect(self) -> KeptConnection:
         """A new connection."""
         self.reach = self._new_reach()
-        factory = Factory.forProtocol(lambda: SignerConnection(self.reach, _MAX_ANSWER))
+        factory = Factory.forProtocol(lambda: KeptConnection(self.reach, _MAX_ANSWER))
         factory.noisy = False
         connecting: Deferred[Any] = self._endpoint().connect(factory)
         return await connecting  # type: ignore[no-any-return]

@@ -1,8 +1,9 @@
-"""A connection to a signer: one question at a time in HTTP/1.1, and then the next on the same one."""
+"""A client's connection that is kept: one question at a time in HTTP/1.1, and then the next on the same one."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ITCPTransport
@@ -18,13 +19,15 @@ from twisted_mesh.runtime.wire import Cut
 
 @frozen
 class Answered:
-    """What a signer has answered, with whatever status."""
+    """What was answered, with whatever status."""
 
     status: int
-    body: bytes
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(factory=dict)
+    """By their names in lower case: of several the last."""
 
 
-class SignerConnection(Protocol):
+class KeptConnection(Protocol):
     """Answers come whole and bounded, or not at all. What has failed once is asked nothing more."""
 
     transport: Any
@@ -34,6 +37,7 @@ class SignerConnection(Protocol):
         self.reach = reach
         """Of the attempt that has led here."""
         self._limit = limit
+        """Bytes of an answer, where a question says nothing else."""
         self._answer: Answer | None = None
         self._asking: Deferred[Answered] | None = None
 
@@ -43,11 +47,11 @@ class SignerConnection(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
 
-    def ask(self, request: bytes) -> "Deferred[Answered]":
+    def ask(self, request: bytes, limit: int | None = None) -> "Deferred[Answered]":
         """The answer to ``request``, which is a whole one. To cancel it ends the connection."""
         if not self.is_open or self._asking is not None:
             raise AssertionError("this connection is not free")
-        self._answer = Answer(self._limit, self.reach.where)
+        self._answer = Answer(self._limit if limit is None else limit, self.reach.where)
         asking = self._asking = Deferred(self._give_up)
         self.transport.write(request)
         return asking
@@ -76,7 +80,7 @@ class SignerConnection(Protocol):
             self.close()
         asking, self._asking = self._asking, None
         if asking is not None:
-            asking.callback(Answered(answer.status, bytes(answer.body)))
+            asking.callback(Answered(answer.status, bytes(answer.body), answer.headers))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is over; an answer that goes on to the end is whole now."""
