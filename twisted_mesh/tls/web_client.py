@@ -1,7 +1,8 @@
 """TLS to servers that are no members of the mesh: judged by the web's CAs and the host's name, TLS 1.2 and up.
 
-For federated bundles by ``https_web`` (SPIFFE Federation section 5.2.1.4). We show no certificate. What keeps a
-web CA's certificate from being believed is OpenSSL's to say, and never waived; the host name is ours (RFC 9525).
+For federated bundles by ``https_web`` (SPIFFE Federation section 5.2.1.4), and for logs. We show no certificate, or one
+that only carries a key which is pinned there. What keeps a web CA's certificate from being believed is OpenSSL's to
+say, and never waived; the host name is ours (RFC 9525).
 """
 
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ from pki.errors import ANY_ERROR, Problem
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls import groups
 from twisted_mesh.tls.hostname import hostname_problem
+from twisted_mesh.tls.private_key import use_key
+from twisted_mesh.tls.self_signed import SelfSigned
 from twisted_mesh.tls.verify import openssl_problem
 
 _log = logger("tls")
@@ -42,6 +45,8 @@ class WebTrust:
     """None for those that this machine believes."""
     requires_pq: bool = False
     """Whether keys are exchanged by hybrid groups alone, and so by TLS 1.3."""
+    own: SelfSigned | None = None
+    """What we show where we are asked for a certificate."""
     _context: SSL.Context | None = field(default=None, init=False)
     _built_at: float = field(default=0.0, init=False)
     _visits: "WeakKeyDictionary[SSL.Connection, WebVisit]" = field(
@@ -68,6 +73,9 @@ class WebTrust:
         # TLS 1.2 with forward secrecy and authenticated encryption only (RFC 9325 section 4.2).
         context.set_cipher_list(b"ECDHE+AESGCM:ECDHE+CHACHA20")
         context.set_alpn_protos([b"http/1.1"])
+        if self.own is not None:
+            context.use_certificate(self.own.certificate)
+            use_key(context, self.own.key)
         if self.roots is None:
             context.set_default_verify_paths()
         elif (store := context.get_cert_store()) is not None:
