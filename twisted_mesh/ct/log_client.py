@@ -31,6 +31,8 @@ _LONGEST_RECEIPT = 16 * 1024
 _LONGEST_ROOTS = 4 * 1024 * 1024
 _MOST_ROOTS = 1000
 _LOG_ID, _DIGITALLY_SIGNED = 32, 1024
+#: The end of the year 9999, in milliseconds.
+_LATEST = 253402300799999
 
 
 class _Submission(msgspec.Struct):
@@ -40,7 +42,7 @@ class _Submission(msgspec.Struct):
 class _Receipt(msgspec.Struct):
     sct_version: int
     id: str
-    timestamp: Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+    timestamp: Annotated[int, msgspec.Meta(ge=0, le=_LATEST)]
     extensions: str
     signature: str
 

@@ -27,7 +27,7 @@ from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.names import HostEndpoint
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import within
-from twisted_mesh.tls.alerts import PeerRefused, RefusedByPeer, as_error
+from twisted_mesh.tls.alerts import PeerRefused, alert_of, as_error
 from twisted_mesh.tls.pinned_client import PinnedEndpoint, PinnedTls, PinnedVisit
 from twisted_mesh.tls.self_signed import SelfSigned
 from twisted_mesh.tls.web_client import WebClientEndpoint, WebTrust, WebVisit
@@ -222,7 +222,7 @@ class _Attempt:
             return PeerRefused((self.visit.problem,))
         told = as_error(error, self.reach)
         # That we are turned away in the handshake is no matter of time.
-        return told if isinstance(told, RefusedByPeer) else LogAway(str(told))
+        return LogAway(str(told)) if alert_of(error) is None else told
 
 
 def unfolded(answered: Answered, limit: int, where: str) -> bytes:
