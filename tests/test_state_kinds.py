@@ -129,6 +129,7 @@ FILES = {
     r"ca/crl-numbers": "it is kept beside the record because it must not go back with it",
     r"ca/jwt-keys|ca/private/jwt_[0-9a-f]{16}\.key": "a JWT key that was retired must not come back with it",
     r"ca/checkpoints": "it is kept beside the record because it must not go back with it",
+    r"ca/required-scts\.json": "what endpoints demand now, which they say again soon",
     r"ca/accept-log": "a word to the CA of this machine, gone once it is heard",
     r"ca/lock|ca/ca\.sock": "of the process that runs",
     r"ca/reserve": "empty room, made anew",

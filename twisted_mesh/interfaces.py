@@ -74,6 +74,8 @@ class TrustUpdate:
     """By the key id of an issuing CA: what is to be served above its leaves, without the root; None as above."""
     withdrawn_pins: frozenset[str] = frozenset()
     """``sha256/BASE64`` of the SPKIs of CA keys that are not to be relied on any more."""
+    withdrawn_logs: frozenset[str] = frozenset()
+    """Ids, in base64, of logs whose receipts are not to be counted any more."""
 
 
 class ISource(Interface):

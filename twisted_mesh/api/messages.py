@@ -170,6 +170,8 @@ class _Trust(Struct, Generic[T], frozen=True, kw_only=True):
     """All that the CAs of federated trust domains have revoked. Unset where the caller has heard of all already."""
     withdrawn_pins: list[str] | UnsetType = UNSET
     """``sha256/BASE64`` of the SPKIs of CA keys that nobody is to rely on any more."""
+    withdrawn_logs: list[str] | UnsetType = UNSET
+    """Ids, in base64, of logs whose receipts nobody is to count any more. There is no word for adding one."""
 
 
 class TrustAnswer(_Trust[list[RevocationRow]], frozen=True):
@@ -217,6 +219,15 @@ def held_pins(pins: PinSet) -> HeldPins:
     return HeldPins([str(rule) for rule in pins.rules], pins.mode.value, until)
 
 
+class RequiredScts(Struct, frozen=True):
+    """How many receipts of logs (SCTs, RFC 6962) an endpoint demands of a certificate, and whose it counts."""
+
+    required: int
+    """Each of another log."""
+    logs: list[str]
+    """The ids of those that it holds keys for, in base64, in order."""
+
+
 class ConnectionsReport(Struct, frozen=True):
     """``POST /api/v1/connections``: by issuer and serial, how many connections rest on a certificate."""
 
@@ -226,6 +237,8 @@ class ConnectionsReport(Struct, frozen=True):
     """Whether it adds to what the report before it said."""
     pins: HeldPins | UnsetType = UNSET
     """Unset by an endpoint that has none; of one that goes on nothing is said of them."""
+    require_sct: RequiredScts | UnsetType = UNSET
+    """Likewise: unset by an endpoint that demands none."""
 
 
 class ReportTaken(Struct, frozen=True):
@@ -249,6 +262,13 @@ class Pinning(Struct, frozen=True):
     pins: HeldPins
 
 
+class RequiringScts(Struct, frozen=True):
+    """One endpoint, and the receipts that it says it demands."""
+
+    who: str
+    require_sct: RequiredScts
+
+
 class KnownConnections(Struct, frozen=True):
     """Who has told the CA of open connections."""
 
@@ -259,6 +279,7 @@ class KnownConnections(Struct, frozen=True):
     """The CA's own."""
     reports: list[Reporter] | UnsetType = UNSET
     pins: list[Pinning] | UnsetType = UNSET
+    require_sct: list[RequiringScts] | UnsetType = UNSET
 
 
 # Registration entries

@@ -25,7 +25,7 @@ T = TypeVar("T")
 _MOST, _LONGEST_STORE = 2**62, 200
 #: So many issuing CAs may have leaves in use, so many certificates stand above one of these, and each is so long.
 MOST_ISSUERS, MOST_ABOVE, LONGEST_PEM = 1000, 4, 16 * 1024
-#: So many pins may be withdrawn, and so many CA certificates be revoked.
+#: So many pins, and so many logs, may be withdrawn, and so many CA certificates be revoked.
 MOST_WITHDRAWN, MOST_REVOKED = 10_000, 10_000
 #: And so many certificates of other trust domains.
 MOST_OF_OTHERS = 100_000
@@ -56,6 +56,8 @@ class TrustNews:
     """``sha256/BASE64`` of the SPKIs of CA keys that are not to be relied on any more."""
     edition: str = ""
     """Of all but the revocations of leaves; empty of a CA that does not say it."""
+    withdrawn_logs: frozenset[str] = frozenset()
+    """Ids, in base64, of logs whose receipts are not to be counted any more."""
 
 
 def read_bundle(address: str, trust_domain: TrustDomain, content: bytes) -> TrustBundle:
@@ -94,6 +96,7 @@ def read_news(address: str, content: bytes) -> TrustNews:
         _issuers(address, answer.issuers),
         _withdrawn_pins(address, answer.withdrawn_pins),
         _edition(address, answer.edition),
+        _withdrawn_logs(address, answer.withdrawn_logs),
     )
 
 
@@ -137,6 +140,18 @@ def _withdrawn_pins(address: str, told: list[str] | UnsetType) -> frozenset[str]
         if not SpkiHash.is_written(pin):
             raise Malformed(
                 f"{printable(pin, 80)!r}, which {address} withdraws, is no pin: sha256/ and 32 bytes in base64"
+            )
+    return frozenset(told)
+
+
+def _withdrawn_logs(address: str, told: list[str] | UnsetType) -> frozenset[str]:
+    if isinstance(told, UnsetType):
+        return frozenset()
+    _bound(address, "withdrawn logs", told, MOST_WITHDRAWN)
+    for log in told:
+        if not SpkiHash.is_written(f"sha256/{log}"):
+            raise Malformed(
+                f"{printable(log, 80)!r}, which {address} withdraws, is no id of a log: 32 bytes in base64"
             )
     return frozenset(told)
 

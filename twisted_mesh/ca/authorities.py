@@ -273,6 +273,8 @@ class Published:
     """Of CA certificates, roots too; all of them."""
     withdrawn_pins: frozenset[str] = frozenset()
     """``sha256/BASE64`` of the SPKIs of CA keys that nobody is to rely on any more."""
+    withdrawn_logs: frozenset[str] = frozenset()
+    """Ids, in base64, of logs whose receipts nobody is to count any more."""
 
     federated_revocations: tuple[Revocation, ...] = ()
     """What the CAs of federated trust domains have revoked; all of it."""
@@ -300,6 +302,7 @@ class Published:
         for revoked in (*self.revoked_authorities, *self.federated_revocations):
             told.update(f"{revoked.issuer} {revoked.serial} {revoked.expires_at} ".encode())
         told.update(" ".join(sorted(self.withdrawn_pins)).encode())
+        told.update(" ".join(sorted(self.withdrawn_logs)).encode())
         return told.hexdigest()[:32]
 
 
@@ -315,6 +318,8 @@ class CurrentAuthorities:
     """Wakes whoever waits for something else to be published."""
     refresh_hint: int = REFRESH_HINT
     """Seconds after which whoever polls the bundle is to ask for it again."""
+    withdrawn_logs: frozenset[str] = frozenset()
+    """See :class:`Published`."""
     _published_at: str | None = field(default=None, init=False)
     _jwt: JwtPublished = field(factory=JwtPublished, init=False)
     _bundle: TrustBundle = field(init=False)
@@ -380,6 +385,7 @@ class CurrentAuthorities:
             tuple(row.revocation for row in self.current.revoked),
             frozenset(root.pin for root in self.current.root_line.former)
             | {row.pin for row in self.current.revoked},
+            self.withdrawn_logs,
         )
         if told != self._told:
             self._told = told

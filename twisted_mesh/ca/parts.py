@@ -38,6 +38,7 @@ from twisted_mesh.ca.rotation.distrusting import RootDistruster
 from twisted_mesh.ca.rotation.revoking import AuthorityRevoker
 from twisted_mesh.ca.rotation.root_rotator import RootRotator
 from twisted_mesh.ca.rotation.rotator import Rotator
+from twisted_mesh.ca.sct_reports import SctReports
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.keystores.standing import keys_standing
@@ -88,6 +89,8 @@ class CaParts:
     """What endpoints say of their connections."""
     pin_reports: PinReports
     """What they say of their pins."""
+    sct_reports: SctReports
+    """What they say of the receipts of logs that they demand."""
     policy: PolicyGate
     """What is asked of all that is issued to somebody."""
     acknowledgements: Acknowledgements
@@ -129,6 +132,7 @@ class CaParts:
         root_rotator: RootRotator | None = None,
         acknowledgements: Acknowledgements | None = None,
         pin_reports: PinReports | None = None,
+        sct_reports: SctReports | None = None,
         directory: Path | None = None,
         connections: ConnectionRegistry | None = None,
         allowance: Allowance = DEFAULT_ALLOWANCE,
@@ -157,6 +161,8 @@ class CaParts:
         memories = [log.memory, publisher.numbers.memory, publisher.root.memory]
         if issuance.issuance_log is not None:
             memories.append(issuance.issuance_log.memory)
+        scts = SctReports(seconds) if sct_reports is None else sct_reports
+        memories.append(scts.memory)
         notifier = current.notifier
         told = [*endpoints, *([notifier] if notifier is not None else []), responder, publisher]
         listener = RevocationListeners(told, _log)
@@ -226,6 +232,7 @@ class CaParts:
             pin_reports=PinReports(seconds, now, current.trust_domain)
             if pin_reports is None
             else pin_reports,
+            sct_reports=scts,
             policy=gate,
             acknowledgements=Acknowledgements(now)
             if acknowledgements is None

@@ -240,6 +240,7 @@ class CaSource:
             told.bundles,
             told.issuers,
             told.withdrawn_pins,
+            told.withdrawn_logs,
         )
 
     def renewed(self) -> None:

@@ -100,6 +100,11 @@ class StateDirectory:
         return self.ca / "checkpoints"
 
     @property
+    def required_scts(self) -> Path:
+        """Which receipts of logs endpoints have said that they demand."""
+        return self.ca / "required-scts.json"
+
+    @property
     def socket(self) -> Path:
         """Where it listens for callers of this machine."""
         return self.ca / "ca.sock"

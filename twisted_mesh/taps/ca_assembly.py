@@ -41,6 +41,7 @@ from twisted_mesh.ca.rotation.root_rotator import RootRotator
 from twisted_mesh.ca.rotation.root_steps import RootSteps
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.rotation.steps import RotationSteps
+from twisted_mesh.ca.sct_reports import SctReports
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.limits.connection_limit import Capacity
@@ -131,6 +132,7 @@ def assemble(  # noqa: PLR0917
         authorities,
         notifier,
         options["refresh-hint"],
+        frozenset(options["ct-withdrawn-log"]),
     )
     filed: Sequence[RegistrationEntry] = ()
     if options["entries"] is not None:
@@ -174,6 +176,8 @@ def assemble(  # noqa: PLR0917
     )
     blocked.watch(federations.follower.review)
     pin_reports = PinReports(monotonic, wall_clock, current.trust_domain)
+    sct_reports = SctReports(monotonic, state.required_scts if store.is_kept else None)
+    sct_reports.recall()
     acknowledgements = Acknowledgements(wall_clock)
     rotator, root_rotator = _rotators(
         ground,
@@ -198,6 +202,7 @@ def assemble(  # noqa: PLR0917
         acknowledgements=acknowledgements,
         renew_own=endpoint.renew,
         pin_reports=pin_reports,
+        sct_reports=sct_reports,
         jwt=JwtIssuer(
             jwt_keys,
             own.issuance,

@@ -14,6 +14,7 @@ from pki.jwt_svid.algorithms import SIGNING_ALGORITHMS
 from pki.keys import KeyAlgorithm
 from pki.policy.lifetimes import Lifetimes
 from pki.spiffe import SpiffePattern, TrustDomain
+from pki.svid.spki_pin import SpkiHash
 from pki.validity import format_duration, parse_duration
 from twisted_mesh.http.address import split_url
 from twisted_mesh.limits.connection_limit import Capacity
@@ -197,6 +198,7 @@ class Options(WorkloadAttestorOptions, KeyOptions, ServiceOptions):
         super().__init__()
         self["admin"], self["monitor"] = [], []
         self["leaf-key"], self["blocked-keys"] = [], []
+        self["ct-withdrawn-log"] = []
 
     def opt_admin(self, pattern: str) -> None:
         """who is an administrator over mutual TLS: a SPIFFE ID or pattern (repeatable)"""
@@ -209,6 +211,15 @@ class Options(WorkloadAttestorOptions, KeyOptions, ServiceOptions):
     def opt_monitor(self, pattern: str) -> None:
         """who may read health and metrics over mutual TLS, and no more: a SPIFFE ID or pattern (repeatable)"""
         self["monitor"].append(SpiffePattern.parse(pattern))
+
+    def opt_ct_withdrawn_log(self, log_id: str) -> None:
+        """the id of a log, in base64, whose receipts our endpoints are to count no more (repeatable)"""
+        if not SpkiHash.is_written(f"sha256/{log_id}"):
+            raise Malformed(
+                f"--ct-withdrawn-log {discreet(log_id, 100)} is no id of a log: 44 characters of base64, as lists of "
+                "logs have it"
+            )
+        self["ct-withdrawn-log"].append(log_id)
 
     def opt_blocked_keys(self, path: str) -> None:
         """a list of keys that nothing is certified for: SHA-256s, Debian's or badkeys'; HUP rereads it (repeatable)"""

@@ -42,13 +42,19 @@ def read(**more: Any) -> Any:
 def test_a_ca_of_before_says_nothing_of_it() -> None:
     told = read()
     assert (told.issuers, told.withdrawn_pins, told.edition) == (None, frozenset(), "")
+    assert told.withdrawn_logs == frozenset()
     assert told.revocations == ()
 
 
 def test_all_of_it_is_read() -> None:
     told = read(
-        edition="0af", issuers={KEY: [PEM]}, revoked_authorities=[ROW], withdrawn_pins=[PIN]
+        edition="0af",
+        issuers={KEY: [PEM]},
+        revoked_authorities=[ROW],
+        withdrawn_pins=[PIN],
+        withdrawn_logs=[PIN[7:]],
     )
+    assert told.withdrawn_logs == {PIN[7:]}
     assert told.issuers == {KEY: (BOTH.by_new.certificate,)}
     assert told.withdrawn_pins == {PIN}
     assert told.edition == "0af"
@@ -80,6 +86,9 @@ NONSENSE: dict[str, dict[str, Any]] = {
     "a pin with bits too many": {"withdrawn_pins": [f"sha256/{'A' * 42}B="]},
     "a pin with a line end": {"withdrawn_pins": [PIN + "\n"]},
     "many pins": {"withdrawn_pins": [PIN] * (MOST_WITHDRAWN + 1)},
+    "no log": {"withdrawn_logs": [PIN]},
+    "half a log": {"withdrawn_logs": ["A" * 42 + "="]},
+    "many logs": {"withdrawn_logs": [PIN[7:]] * (MOST_WITHDRAWN + 1)},
     "no serial": {"revoked_authorities": [ROW | {"serial": "xyz"}]},
     "no time": {"revoked_authorities": [ROW | {"expires_at": "later"}]},
     "many revoked": {"revoked_authorities": [ROW] * (MOST_REVOKED + 1)},
@@ -98,7 +107,9 @@ def test_nonsense_is_refused(what: str) -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from(["issuers", "withdrawn_pins", "revoked_authorities", "edition"]),
+        st.sampled_from(
+            ["issuers", "withdrawn_pins", "withdrawn_logs", "revoked_authorities", "edition"]
+        ),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.just(PEM),
             lambda inner: (

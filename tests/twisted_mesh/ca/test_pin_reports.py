@@ -9,8 +9,9 @@ from tests.authorities import DAY, MESH, NOW, key, mesh
 from tests.twisted_mesh.ca.api.test_app import ADMIN, WORKLOAD, Api, problem
 from tests.twisted_mesh.ca.rigs import CaRig
 from twisted_mesh.api.messages import held_pins
-from twisted_mesh.ca import pin_reports
-from twisted_mesh.ca.pin_reports import LASTS, PinReports
+from twisted_mesh.ca import report_table
+from twisted_mesh.ca.pin_reports import PinReports
+from twisted_mesh.ca.report_table import LASTS
 
 CONNECTIONS = "/api/v1/connections"
 CA = mesh()
@@ -64,14 +65,14 @@ def test_pins_count_for_a_while_after_they_were_told(told: PinReports, time: Tim
     assert [one.who for one in told.all()] == ["api"]
     time.seconds += LASTS
     assert told.all() == []
-    assert (told._sizes, told._all) == ({}, 0)
+    assert (told._table._sizes, told._table._all) == ({}, 0)
 
 
 def test_a_teller_has_a_share_and_crowds_out_nobody(
     told: PinReports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = sum(map(len, pins().lines))
-    monkeypatch.setattr(pin_reports, "MOST", 8 * size)
+    monkeypatch.setattr(report_table, "MOST", 8 * size)
     for number in range(5):
         told.tell("liar", str(number), pins())
     assert len(told.all()) == 2

@@ -16,6 +16,8 @@ from twisted_mesh.api.messages import (
     Pinning,
     Reporter,
     ReportTaken,
+    RequiredScts,
+    RequiringScts,
     held_pins,
 )
 from twisted_mesh.ca.api.request import Call, demand_instance, key_digest
@@ -43,6 +45,9 @@ async def tell(ca: CaParts, call: Call) -> Answer:
                 raise Malformed(f"connections are counted from 1 to {_MOST}")
             counts[issuer, parse_serial(serial)] = count
     pins = _held(asked.pins)
+    scts = None if isinstance(asked.require_sct, UnsetType) else asked.require_sct
+    if not asked.goes_on:
+        ca.sct_reports.tell(call.principal.proof, asked.instance, scts)
     ca.reports.tell(call.principal.proof, asked.instance, counts, goes_on=asked.goes_on)
     if not asked.goes_on:
         ca.pin_reports.tell(call.principal.proof, asked.instance, pins)
@@ -55,6 +60,10 @@ async def read(ca: CaParts, call: Call) -> Answer:
     own = ca.reports.own
     listed = [Reporter(r.who, r.credentials, r.connections) for r in reports[:LARGEST_PAGE]]
     pinning = [Pinning(one.who, held_pins(one.pins)) for one in ca.pin_reports.all()[:LARGEST_PAGE]]
+    requiring = [
+        RequiringScts(one.who, RequiredScts(one.required, sorted(one.logs)))
+        for one in ca.sct_reports.all()[:LARGEST_PAGE]
+    ]
     return json_answer(
         KnownConnections(
             len(reports),
@@ -62,6 +71,7 @@ async def read(ca: CaParts, call: Call) -> Answer:
             0 if own is None else len(own),
             listed,
             pinning or UNSET,
+            requiring or UNSET,
         )
     )
 

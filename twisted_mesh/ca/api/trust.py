@@ -86,6 +86,7 @@ async def trust(ca: CaParts, call: Call) -> Answer:
             if heard == published.edition or not published.federated_revocations
             else [*map(row_of, published.federated_revocations)],
             withdrawn_pins=sorted(published.withdrawn_pins),
+            withdrawn_logs=sorted(published.withdrawn_logs) or UNSET,
         )
     )
 
