@@ -131,6 +131,13 @@ class SctDemand:
         """
         return tuple(self._problems(path, now)) if self.required > 0 else ()
 
+    def turns(self, leaf: x509.Certificate) -> tuple[datetime, ...]:
+        """Moments at which :meth:`problems` may say something else of it: until then a receipt is from the future."""
+        try:
+            return tuple(sct.at - FUTURE for sct in scts_of(leaf)) if self.required > 0 else ()
+        except BadSct:
+            return ()
+
     def _problems(self, path: Sequence[x509.Certificate], now: datetime) -> Iterator[Problem]:
         leaf = path[0]
         try:

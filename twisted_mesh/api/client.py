@@ -188,7 +188,13 @@ class CaClient:
         if bundles == held.bundles:
             bundles = held.bundles
         self._reviewer.believe(
-            evolve(held, bundles=bundles, revocations=trust.revocations, beside=trust.beside)
+            evolve(
+                held,
+                bundles=bundles,
+                revocations=trust.revocations,
+                beside=trust.beside,
+                demand=trust.demand,
+            )
         )
 
     def hang_up(self) -> None:

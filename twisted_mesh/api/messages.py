@@ -5,7 +5,8 @@ default. In an answer, ``null`` says that there is none; a member whose default 
 answers of its route or by CAs before it was thought of. Readers pass over members that they do not know.
 """
 
-from typing import Any, Generic, Literal, TypeVar
+import base64
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -15,6 +16,9 @@ from pki.svid.revocation_set import Reason
 from pki.svid.spki_pin import PinSet
 from pki.validity import rfc3339
 from twisted_mesh.api.attestation_messages import AttestationMember
+
+if TYPE_CHECKING:  # loaded where receipts are demanded
+    from pki.ct.receipt import SctDemand
 
 T = TypeVar("T")
 
@@ -226,6 +230,12 @@ class RequiredScts(Struct, frozen=True):
     """Each of another log."""
     logs: list[str]
     """The ids of those that it holds keys for, in base64, in order."""
+
+
+def required_scts(demand: "SctDemand") -> RequiredScts:
+    """What is told of the receipts that an endpoint demands."""
+    ids = [base64.b64encode(log.log_id).decode() for log in demand.logs.logs]
+    return RequiredScts(demand.required, sorted(ids))
 
 
 class ConnectionsReport(Struct, frozen=True):

@@ -21,7 +21,7 @@ from twisted_mesh.state.memory import Memory
 from twisted_mesh.state.private import read_private
 
 #: The most receipts that are demanded of one certificate, and the most logs that one endpoint holds keys for.
-MOST_REQUIRED, MOST_LOGS = 16, 64
+MOST_REQUIRED, MOST_LOGS = 16, 500
 #: So many different demands outlive the process, those of the most receipts first.
 _MOST_KEPT = 64
 #: Seconds between two looks for demands that nobody has any more.

@@ -139,6 +139,20 @@ Examples:
     help="Exchange keys by hybrid groups alone (X25519MLKEM768 and such), which no quantum computer breaks.",
 )
 @click.option(
+    "--require-sct",
+    metavar="N",
+    help="Believe no certificate without receipts (SCTs) of so many transparency logs, the CA's own neither.",
+)
+@click.option(
+    "--ct-logs", metavar="FILE", help="The file that says which logs those are, with their keys."
+)
+@click.option(
+    "--ct-logs-key",
+    metavar="FILE|PIN",
+    help="Who must have signed that file (FILE.sig): a key or certificate in PEM, or sha256/BASE64 of the key in "
+    "FILE.pub.",
+)
+@click.option(
     "--peer-pin",
     metavar="PATTERN=PIN,PIN",
     multiple=True,

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -42,6 +42,9 @@ from twisted_mesh.trust.freshness import freshness
 from twisted_mesh.trust.store import TrustStore
 from twisted_mesh.workload.source_options import SourceOption
 
+if TYPE_CHECKING:  # loaded where receipts are demanded
+    from pki.ct.receipt import SctDemand
+
 _log = logger("client")
 #: How often, and after how many seconds each time, a directory that another writes to is looked at.
 _LOOKS, _MOMENT = 20, 0.05
@@ -75,6 +78,7 @@ class Session:
         requires_pq: bool = options["require_pq"]
         if requires_pq:
             groups.demand()
+        demand = _demand(options)
         proving = Proving.parse(
             options["attest"],
             options["ca_url"],
@@ -140,6 +144,7 @@ class Session:
                 ),
                 proving,
                 requires_pq=requires_pq,
+                demand=demand,
             ),
             client=source.source(reactor, revocation, _log)
             if source is not None
@@ -153,6 +158,7 @@ class Session:
                 ca_user=options["ca_user"],
                 timeout=timeout,
                 requires_pq=requires_pq,
+                demand=demand,
             ),
             repeat=options["repeat"],
             interval=_seconds(options["interval"]),
@@ -162,6 +168,17 @@ class Session:
             as_json=options["output"] == "json",
             follow=options["follow"],
         )
+
+
+def _demand(options: dict[str, Any]) -> "SctDemand | None":
+    """Raises :class:`PkiError`."""
+    said = options["require_sct"], options["ct_logs"], options["ct_logs_key"]
+    if said == (None, None, None):
+        return None
+    from twisted_mesh.trust.sct_options import SctOptions
+
+    found = SctOptions.parse(*said)
+    return None if found is None else found.now()
 
 
 def run(session: Session) -> int:

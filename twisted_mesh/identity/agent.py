@@ -52,6 +52,7 @@ from twisted_mesh.trust.store import TrustStore
 from twisted_mesh.trust.trust import Trust
 
 if TYPE_CHECKING:
+    from pki.ct.receipt import SctDemand
     from twisted_mesh.trust.peer_policy import PeerPolicy
 
 
@@ -83,6 +84,8 @@ class Wanted:
     """What must allow peers besides."""
     requires_pq: bool = False
     """Whether keys are exchanged with peers by hybrid groups alone."""
+    demand: "SctDemand | None" = None
+    """Of how many logs peers' certificates must have receipts besides."""
 
     @property
     def named(self) -> SpiffeId:
@@ -132,7 +135,12 @@ class Agent:
         wanted, reactor, log = self.wanted, self.reactor, self.log
         judge = Judge(
             wall_clock,
-            Trust(allow=self.allow, pins=wanted.pins, policy=wanted.policy),
+            Trust(
+                allow=self.allow,
+                pins=wanted.pins,
+                policy=wanted.policy,
+                demand=wanted.demand,
+            ),
             wanted.freshness,
         )
         who = f"{self.where} {wanted.spiffe_id}"

@@ -1,7 +1,7 @@
 """How an endpoint reaches its CA: the options that say so, made into a client."""
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
@@ -24,6 +24,9 @@ from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.pinned_judge import PinnedJudge
 from twisted_mesh.trust.trust import Trust
 
+if TYPE_CHECKING:  # loaded where receipts are demanded
+    from pki.ct.receipt import SctDemand
+
 #: Of a file that holds a token: more is read of none.
 _LONGEST_LINE = 8 * 1024
 
@@ -39,21 +42,22 @@ def ca_client(
     ca_user: str | None = None,
     timeout: float = REQUEST_TIMEOUT,
     requires_pq: bool = False,
+    demand: "SctDemand | None" = None,
 ) -> CaClient:
     """The client for ``--ca-url`` and ``--ca-file`` or ``--ca-fingerprint``; without them, of the socket in the
     state directory.
 
-    ``requires_pq``: over TLS keys are exchanged by hybrid groups alone. Raises :class:`PkiError` where they cannot be
-    used.
+    ``requires_pq``: over TLS keys are exchanged by hybrid groups alone. ``demand``: the CA's own certificate must have
+    these receipts. Raises :class:`PkiError` where they cannot be used.
     """
     place = CaPlace.parse(
         ca_url, ca_file, state_dir, trust_domain, ca_fingerprint=ca_fingerprint, ca_user=ca_user
     )
     security = None
     if place.roots is not None:
-        security = ca_security(reactor, place.roots, requires_pq=requires_pq)
+        security = ca_security(reactor, place.roots, requires_pq=requires_pq, demand=demand)
     elif place.pin is not None:
-        security = pinned_security(reactor, place.pin, requires_pq=requires_pq)
+        security = pinned_security(reactor, place.pin, requires_pq=requires_pq, demand=demand)
     return CaClient(reactor, place.address, security, timeout, place.user)
 
 
@@ -113,20 +117,34 @@ def saved_svid(client: CaClient, state_dir: Path, spiffe_id: SpiffeId) -> SavedS
     return SavedSvid(identity_path(state_dir, f"{client.address} {spiffe_id}"))
 
 
-def ca_security(clock: IReactorTime, bundle: TrustBundle, *, requires_pq: bool = False) -> Security:
+def ca_security(
+    clock: IReactorTime,
+    bundle: TrustBundle,
+    *,
+    requires_pq: bool = False,
+    demand: "SctDemand | None" = None,
+) -> Security:
     """Demands that whoever answers is ``/mesh/ca`` under that root: no workload can pose as the CA."""
-    trust = evolve(_only_the_ca(bundle.trust_domain), bundles=BundleSet.of(bundle))
+    trust = evolve(_only_the_ca(bundle.trust_domain, demand), bundles=BundleSet.of(bundle))
     return _security(clock, Judge(wall_clock, trust), requires_pq)
 
 
-def pinned_security(clock: IReactorTime, pin: RootPin, *, requires_pq: bool = False) -> Security:
+def pinned_security(
+    clock: IReactorTime,
+    pin: RootPin,
+    *,
+    requires_pq: bool = False,
+    demand: "SctDemand | None" = None,
+) -> Security:
     """The same under a root of which the fingerprint is known, until it comes with the first handshake."""
-    judge = PinnedJudge(wall_clock, _only_the_ca(pin.trust_domain), pin=pin)
+    judge = PinnedJudge(wall_clock, _only_the_ca(pin.trust_domain, demand), pin=pin)
     return _security(clock, judge, requires_pq)
 
 
-def _only_the_ca(trust_domain: TrustDomain) -> Trust:
-    return Trust(allow=(SpiffePattern.parse(str(trust_domain.member("mesh", "ca"))),))
+def _only_the_ca(trust_domain: TrustDomain, demand: "SctDemand | None") -> Trust:
+    """Whoever has stolen an issuing key can mint that name too: it is exempt from nothing that is demanded."""
+    allow = SpiffePattern.parse(str(trust_domain.member("mesh", "ca")))
+    return Trust(allow=(allow,), demand=demand)
 
 
 def _security(clock: IReactorTime, judge: Judge, requires_pq: bool) -> Security:

@@ -21,7 +21,8 @@ from twisted_mesh.state.environment import default_state_dir
 from twisted_mesh.tls import groups
 from twisted_mesh.trust.freshness import freshness
 
-if TYPE_CHECKING:  # most have no policy, and load nothing of it
+if TYPE_CHECKING:  # most have no policy and demand no receipts, and load nothing of it
+    from pki.ct.receipt import SctDemand
     from twisted_mesh.trust.peer_policy import PeerPolicy
 
 #: The words that say it: endpoints of the same words share one.
@@ -29,6 +30,7 @@ IDENTITY = (
     *("spiffe-id", "trust-domain", "state-dir", "ca-url", "ca-file", "ca-fingerprint", "ca-user"),
     *("join-token-file", "attest", "dns", "ip", "key", "ttl", "revocation-max-age", "on-stale"),
     *("peer-pin", "peer-pin-mode", "peer-pin-until", "require-pq", "policy"),
+    *("require-sct", "ct-logs", "ct-logs-key"),
 )
 
 
@@ -54,6 +56,7 @@ def asked_for(
     algorithm = KeyAlgorithm.parse(words.get("key", KeyAlgorithm.EC_P256), "key=")
     token = join_token(None, words.get("join-token-file"))
     requires_pq = _requires_pq(words.get("require-pq", "no"))
+    demand = _demand(words)
     wanted = Wanted(
         spiffe_id,
         state_dir,
@@ -79,6 +82,7 @@ def asked_for(
         ),
         requires_pq=requires_pq,
         policy=_policy(words.get("policy"), action),
+        demand=demand,
     )
     client = ca_client(
         reactor,
@@ -89,6 +93,7 @@ def asked_for(
         ca_fingerprint=words.get("ca-fingerprint"),
         ca_user=words.get("ca-user"),
         requires_pq=requires_pq,
+        demand=demand,
     )
     return Asked(tuple(sorted(words.items())), client, wanted)
 
@@ -100,6 +105,18 @@ def _requires_pq(text: str) -> bool:
     if text == "yes":
         groups.demand()
     return text == "yes"
+
+
+def _demand(words: Mapping[str, str]) -> "SctDemand | None":
+    """The receipts that ``require-sct=`` demands, of logs as the file says now. Raises :class:`PkiError`."""
+    if not words.keys() & {"require-sct", "ct-logs", "ct-logs-key"}:
+        return None
+    from twisted_mesh.trust.sct_options import SctOptions
+
+    options = SctOptions.parse(
+        words.get("require-sct"), words.get("ct-logs"), words.get("ct-logs-key"), "{}=".format
+    )
+    return None if options is None else options.now()
 
 
 def _who(words: Mapping[str, str], service: str, usual: TrustDomain) -> SpiffeId:

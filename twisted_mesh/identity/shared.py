@@ -73,13 +73,18 @@ class SharedAgent:
         self._users += 1
 
     async def ready(self, seconds: float | None = None) -> None:
-        """Once there is a certificate; its CA is told of pins from then on. Raises :class:`PkiError`."""
+        """Once there is a certificate; its CA is told of what is demanded from then on. Raises :class:`PkiError`."""
         agent = self.agent
         await agent.ready(seconds)
-        if self._reporter is None and agent.wanted.pins:
+        if self._reporter is None and (agent.wanted.pins or agent.wanted.demand):
             store = agent.trust_store
             self._reporter = ConnectionReporter(
-                agent.ca, store.registry, self.reactor, _log, pins=lambda: store.trust.pins
+                agent.ca,
+                store.registry,
+                self.reactor,
+                _log,
+                pins=lambda: store.trust.pins,
+                demand=lambda: store.trust.demand,
             )
             self._reporter.startService()
 

@@ -1,5 +1,9 @@
 """What is believed once a certificate or news have come from the CA: a value from a value."""
 
+import base64
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from attrs import define, evolve, field
 from cryptography import x509
 
@@ -13,8 +17,11 @@ from twisted_mesh.api.trust_question import Belief, new_instance
 from twisted_mesh.identity.own_path import OwnPath
 from twisted_mesh.interfaces import Identity
 from twisted_mesh.runtime.clock import Now
-from twisted_mesh.stdlib.log import log
+from twisted_mesh.stdlib.log import log, passed_on
 from twisted_mesh.trust.trust import Trust
+
+if TYPE_CHECKING:  # loaded where receipts are demanded
+    from pki.ct.receipt import SctDemand
 
 
 def with_identity(trust: Trust, identity: Identity) -> Trust:
@@ -35,9 +42,27 @@ def with_news(trust: Trust, news: TrustNews, now: Now) -> Trust:
     pins = (
         trust.pins.narrowed(map(SpkiHash.parse, news.withdrawn_pins)) if trust.pins else trust.pins
     )
-    if revocations is trust.revocations and bundles is trust.bundles and pins is trust.pins:
+    demand = trust.demand
+    if demand is not None and news.withdrawn_logs:
+        demand = _narrowed(demand, news.withdrawn_logs)
+    if (
+        revocations is trust.revocations
+        and bundles is trust.bundles
+        and pins is trust.pins
+        and demand is trust.demand
+    ):
         return trust
-    return evolve(trust, revocations=revocations, bundles=bundles, pins=pins)
+    return evolve(trust, revocations=revocations, bundles=bundles, pins=pins, demand=demand)
+
+
+def _narrowed(demand: "SctDemand", withdrawn: Iterable[str]) -> "SctDemand":
+    """Without the logs of these ids; what is gone does not come back."""
+    left = demand.narrowed(frozenset(map(base64.b64decode, withdrawn)))
+    if left is not demand:
+        from twisted_mesh.trust import sct_log
+
+        sct_log.narrowed(demand, left, passed_on)
+    return left
 
 
 @define(eq=False)

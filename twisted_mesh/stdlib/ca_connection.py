@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from attrs import define, evolve, field, frozen
@@ -31,6 +32,9 @@ from twisted_mesh.stdlib.context import MeshContext, Moment
 from twisted_mesh.stdlib.guard import Guard
 from twisted_mesh.stdlib.refusals import PeerRefused
 from twisted_mesh.trust.trust import Trust
+
+if TYPE_CHECKING:  # loaded where receipts are demanded
+    from pki.ct.receipt import SctDemand
 
 _MAX_ANSWER = 32 * 1024 * 1024
 _CHUNK = 256 * 1024
@@ -101,6 +105,8 @@ class CaConnection:
     """What it must lead to."""
     requires_pq: bool = False
     """Whether keys are exchanged by hybrid groups alone. Raises :class:`NoHybridGroup` where Python cannot insist."""
+    demand: "SctDemand | None" = None
+    """Of how many logs its certificate must have receipts: whoever has stolen an issuing key can mint its name too."""
     revocations: RevocationSet = field(factory=RevocationSet, init=False)
     _shown: X509Svid | None = field(default=None, init=False)
     _holder: _CaHolder = field(init=False)
@@ -130,7 +136,7 @@ class CaConnection:
         self._use()
 
     def _use(self) -> None:
-        trust = Trust(bundles=self.bundles, revocations=self.revocations)
+        trust = Trust(bundles=self.bundles, revocations=self.revocations, demand=self.demand)
         self._holder.now = Moment(self._shown, trust, self.pin)
 
     @property
@@ -146,11 +152,16 @@ class CaConnection:
             self._use()
 
     def believe(self, trust: Trust) -> None:
-        """Have the CA lead to one of these roots from now on, and by nothing that is revoked."""
+        """Have the CA lead to one of these roots from now on, by nothing that is revoked, with what is demanded."""
         if self.pin is None and trust.bundles.get(self.trust_domain):
-            if (trust.bundles, trust.revocations) == (self.bundles, self.revocations):
+            held = self.bundles, self.revocations, self.demand
+            if (trust.bundles, trust.revocations, trust.demand) == held:
                 return
-            self.bundles, self.revocations = trust.bundles, trust.revocations
+            self.bundles, self.revocations, self.demand = (
+                trust.bundles,
+                trust.revocations,
+                trust.demand,
+            )
             self._use()
             self._holder.review()
 

@@ -29,6 +29,7 @@ from twisted_mesh.stdlib.source import BlockingSource
 from twisted_mesh.stdlib.timetable import Timetable
 
 if TYPE_CHECKING:
+    from pki.ct.receipt import SctDemand
     from pki.rules.rule_set import RuleSet
 
 CLOSED = Problem(
@@ -47,6 +48,8 @@ class HeldIdentity:
     _pins: PinSet = field(factory=PinSet)
     _policy: "RuleSet | None" = None
     """What is asked about peers; about the CA nobody asks."""
+    _demand: "SctDemand | None" = None
+    """Of how many logs certificates must have receipts."""
     _draw: random.Random = field(factory=random.SystemRandom)
     rotations: int = field(default=0, init=False)
     """How often the certificate was replaced."""

@@ -21,7 +21,7 @@ from twisted_mesh.stdlib.beliefs import with_identity, with_news
 from twisted_mesh.stdlib.context import Moment
 from twisted_mesh.stdlib.forks import tell_no_more, tell_of_forks
 from twisted_mesh.stdlib.held_identity import CLOSED, HeldIdentity
-from twisted_mesh.stdlib.log import log
+from twisted_mesh.stdlib.log import log, passed_on
 from twisted_mesh.stdlib.source import passes
 from twisted_mesh.trust.trust import Trust
 
@@ -94,6 +94,10 @@ class JoinedIdentity(HeldIdentity):
     def start(self, timeout: float | None) -> None:
         """Obtain the first certificate, and look after it from then on. Raises :class:`PkiError`: why there is none."""
         self._pinning.begin(self._pins)
+        if self._demand is not None:
+            from twisted_mesh.trust import sct_log
+
+            sct_log.begin(self._demand, passed_on)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
@@ -130,7 +134,7 @@ class JoinedIdentity(HeldIdentity):
         if self._moment is not None:
             with self.lock:
                 self._pinning.look(self._moment.trust)
-            self._pinning.tell(self._moment.trust.pins)
+            self._pinning.tell(self._moment.trust)
         now = time.time()
         if self._ends < now:
             problem = self._lapsed()
@@ -193,7 +197,9 @@ class JoinedIdentity(HeldIdentity):
     def _renew(self) -> None:
         """Another certificate, judged as a peer would, and all that is revoked. All of it, or nothing."""
         identity = self._source.obtain()
-        before = Trust(pins=self._pins) if self._moment is None else self._moment.trust
+        before = Trust(pins=self._pins, demand=self._demand)
+        if self._moment is not None:
+            before = self._moment.trust
         trust = with_identity(before, identity)
         self._source.ca.believe(trust)
         for _ in range(_MOST_PAGES):

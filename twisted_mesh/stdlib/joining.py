@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pki.errors import Malformed
 from pki.keys import KeyAlgorithm
@@ -26,6 +27,9 @@ from twisted_mesh.stdlib.identity import JoinedIdentity
 from twisted_mesh.stdlib.policies import rules_at
 from twisted_mesh.stdlib.settings import insist_on_hybrid, known_to_ssl
 from twisted_mesh.stdlib.source import BlockingSource
+
+if TYPE_CHECKING:  # loaded where receipts are demanded
+    from pki.ct.receipt import SctDemand
 
 #: Seconds for one request to the CA.
 _REQUEST = 10.0
@@ -51,6 +55,9 @@ def join(
     peer_pin_until: str | datetime | None = None,
     policy: str | Path | None = None,
     require_pq: bool = False,
+    require_sct: int | None = None,
+    ct_logs: str | Path | None = None,
+    ct_logs_key: str | Path | None = None,
     timeout: float | None = 30.0,
 ) -> JoinedIdentity:
     """Be ``spiffe_id`` from now on, until the identity that is returned is closed.
@@ -74,6 +81,7 @@ def join(
         now=wall_clock(),
         spoken=lambda name: name.replace("-", "_"),
     )
+    demand = _demand(require_sct, ct_logs, ct_logs_key)
     rules = None if policy is None else rules_at(Path(policy))
     if require_pq:
         insist_on_hybrid(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
@@ -86,6 +94,7 @@ def join(
         file=ca_file,
         user=ca_user,
         requires_pq=require_pq,
+        demand=demand,
     )
     where = identity_path(home, f"{ca.address} {wanted}") if ca.keeps_identity else None
     proving = Proving.parse(
@@ -108,9 +117,21 @@ def join(
         proving=proving,
     )
     source.recall()
-    identity = JoinedIdentity(source, wall_clock, rotate_at, require_pq, pins, rules)
+    identity = JoinedIdentity(source, wall_clock, rotate_at, require_pq, pins, rules, demand)
     identity.start(timeout)
     return identity
+
+
+def _demand(
+    required: int | None, logs: str | Path | None, key: str | Path | None
+) -> "SctDemand | None":
+    """Raises :class:`pki.PkiError`."""
+    if required is None and logs is None and key is None:
+        return None
+    from twisted_mesh.trust.sct_options import SctOptions
+
+    said = SctOptions.parse(required, logs, key, lambda name: name.replace("-", "_"))
+    return None if said is None else said.now()
 
 
 def _listed(given: str | Iterable[str]) -> list[str]:
@@ -126,6 +147,7 @@ def _ca(
     file: str | Path | None,
     user: str | None,
     requires_pq: bool,
+    demand: "SctDemand | None",
 ) -> CaConnection:
     """How the CA is reached, and by what it is known. Raises :class:`pki.PkiError`."""
     address = CaAddress.parse(url) if url else CaAddress("unix", str(StateDirectory(home).socket))
@@ -147,5 +169,12 @@ def _ca(
         data = read_file(Path(file), "ca_file")
         bundles = BundleSet.of(TrustBundle.from_pem(trust_domain, data, f"ca_file {file}"))
     return CaConnection(
-        address, trust_domain, _REQUEST, CaUser.parse(user), pin, bundles, requires_pq
+        address,
+        trust_domain,
+        _REQUEST,
+        CaUser.parse(user),
+        pin,
+        bundles,
+        requires_pq,
+        demand,
     )

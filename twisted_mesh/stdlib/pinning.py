@@ -1,4 +1,4 @@
-"""What is said of an identity's pins: in the log, and to the CA whose keys they are."""
+"""What is said of an identity's pins: in the log, and to the CA whose keys they are; and of receipts demanded."""
 
 import secrets
 import time
@@ -47,13 +47,13 @@ class Pinning:
         self._log.lost(trust.pins)
         self._log.announced(trust.pins, trust.bundles)
 
-    def tell(self, pins: PinSet) -> None:
-        """Tell the CA which there are, as often as it wants to hear that."""
+    def tell(self, trust: Trust) -> None:
+        """Tell the CA what is demanded of peers, as often as it wants to hear that."""
         started = time.monotonic()
-        if not pins or started < self._tell_at:
+        if not (trust.pins or trust.demand) or started < self._tell_at:
             return
         self._tell_at = started + NOT_TAKEN
         try:
-            self._tell_at = started + self.source.tell_pins(self._instance, pins)
+            self._tell_at = started + self.source.tell_demands(self._instance, trust)
         except PkiError as error:
-            log.debug("The CA is not told of pins: %s", error)
+            log.debug("The CA is not told what is demanded of peers: %s", error)

@@ -16,7 +16,6 @@ from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffeId
 from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
 from pki.svid.names import IPAddress
-from pki.svid.spki_pin import PinSet
 from pki.svid.x509svid import X509Svid, load_certificates
 from pki.validity import format_duration, parse_duration
 from twisted_mesh.api.attestation_messages import (
@@ -32,6 +31,7 @@ from twisted_mesh.api.messages import (
     SignAnswer,
     SignRequest,
     held_pins,
+    required_scts,
 )
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.api.trust_news import WHOLE_BUNDLE, TrustNews, read_bundle, read_news
@@ -140,9 +140,14 @@ class BlockingSource:
         self._store, self._position, self._edition = told.store, told.position, told.edition
         return told
 
-    def tell_pins(self, instance: str, pins: PinSet) -> float:
-        """Tell the CA which pins we have; the seconds after which it wants to hear that again."""
-        told = ConnectionsReport(instance, {}, pins=held_pins(pins))
+    def tell_demands(self, instance: str, trust: Trust) -> float:
+        """Tell the CA which pins we have and which receipts we demand; in how many seconds it is to hear it again."""
+        told = ConnectionsReport(
+            instance,
+            {},
+            pins=held_pins(trust.pins) if trust.pins else UNSET,
+            require_sct=required_scts(trust.demand) if trust.demand else UNSET,
+        )
         content = self.ca.send("POST", "/api/v1/connections", told)
         taken = read_shape(str(self.ca.address), ReportTaken, content)
         return parse_duration(taken.again_after).total_seconds()

@@ -8,10 +8,12 @@ from twisted.application.service import IService
 from twisted.internet.threads import deferToThread
 
 from pki.errors import Problem
+from twisted_mesh.api.client import CaClient
 from twisted_mesh.files.keeper import FilesKeeper
 from twisted_mesh.files.tellers import by_command, by_signal
 from twisted_mesh.files.writer import FilesWriter
 from twisted_mesh.identity.agent import Agent
+from twisted_mesh.identity.connection_reporter import ConnectionReporter
 from twisted_mesh.monitoring import EndpointStatus
 from twisted_mesh.state.memory import Memories
 from twisted_mesh.taps.agent_options import Options
@@ -128,11 +130,12 @@ class AgentService(MeshService):
         self.files = _Files(agent, keeper)
 
     def rereads(self) -> list[Reread]:
-        """The log level, and who is asked about containers."""
+        """The log level, who is asked about containers, and which logs' receipts count."""
         asked = None if self.workloads is None else self.workloads.socket.containers
         return [
             *super().rereads(),
             *self.options.reread_workload_attestors(asked, self.reactor),
+            *self.options.reread_demand(*(agent.trust_store for agent in self._agents)),
         ]
 
     def _troubles(self) -> Sequence[tuple[str, Problem]]:
@@ -155,6 +158,8 @@ class AgentService(MeshService):
         for agent in self._agents:
             for service in agent.services:
                 self.addService(service)
+            if agent.wanted.demand is not None and isinstance(agent.client, CaClient):
+                self.addService(self._reporter(agent, agent.client))
         if self.workloads is not None:
             self.addService(self.workloads.issuer)
             self.log.info(
@@ -173,6 +178,18 @@ class AgentService(MeshService):
                 ),
                 directory=str(self.options["write"]),
             )
+
+    def _reporter(self, agent: Agent, client: CaClient) -> ConnectionReporter:
+        """Tells the CA which receipts are demanded, of its own certificate: nobody else is met here."""
+        store = agent.trust_store
+        return ConnectionReporter(
+            client,
+            store.registry,
+            self.reactor,
+            self.log,
+            agent.instance,
+            demand=lambda: store.trust.demand,
+        )
 
     async def drain(self, seconds: float) -> None:
         """End the streams of workloads, and let what is being answered finish."""

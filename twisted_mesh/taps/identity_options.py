@@ -19,14 +19,14 @@ from twisted_mesh.interfaces import IReactor
 from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.taps.ca_options import key_algorithm
 from twisted_mesh.taps.key_exchange import REQUIRE_PQ, demand_hybrid_groups
-from twisted_mesh.taps.service_options import ServiceOptions
+from twisted_mesh.taps.sct_options import SctOptions
 from twisted_mesh.trust.freshness import freshness
 from twisted_mesh.workload.source_options import SourceOption
 
 _USUAL_DOMAIN = "mesh.local"
 
 
-class IdentityOptions(ServiceOptions):
+class IdentityOptions(SctOptions):
     """What mesh-server and mesh-agent have in common."""
 
     default_id: ClassVar[tuple[str, ...]] = ()
@@ -123,6 +123,7 @@ class IdentityOptions(ServiceOptions):
         super().postOptions()
         if self["require-pq"]:
             demand_hybrid_groups()
+        self["sct-demand"] = self.read_demand()
         source = self["source"] = SourceOption.parse(self)
         self["join-token"] = join_token(self["join-token"], self["join-token-file"])
         self["attest"] = Proving.parse(
@@ -195,6 +196,7 @@ class IdentityOptions(ServiceOptions):
             ca_fingerprint=self["ca-fingerprint"],
             ca_user=self["ca-user"],
             requires_pq=bool(self["require-pq"]),
+            demand=self["sct-demand"],
         )
 
     def wanted(self) -> Wanted:
@@ -215,6 +217,7 @@ class IdentityOptions(ServiceOptions):
             self["attest"],
             self.get("peer-policy"),
             bool(self["require-pq"]),
+            self["sct-demand"],
         )
 
 

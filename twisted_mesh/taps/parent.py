@@ -282,10 +282,14 @@ class ParentService(MeshService):
         texts = options.read_texts()
         before = options.take_texts(texts)
         try:
+            demand = options.read_demand(options["sct-demand"])
             changed = self.read_rules()
         except BaseException:
             _ = options.take_texts(before)
             raise
+        options["sct-demand"] = demand
+        if self.agent is not None:
+            self.agent.trust_store.require_scts(demand)
         if self.supervisor is not None:
             self.supervisor.reread(texts, options["log-level"].level)
         return changed or ("each worker says what has changed" if options["crl"] else "")

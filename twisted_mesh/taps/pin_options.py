@@ -16,7 +16,7 @@ _SAID = ("peer-pin-mode", "peer-pin-until")
 class PinOptions(WorkerOptions):
     """Options of a service that judges peers."""
 
-    files: ClassVar[tuple[str, ...]] = ("peer-pin-file",)
+    files: ClassVar[tuple[str, ...]] = ("peer-pin-file", *WorkerOptions.files)
     optParameters: ClassVar = [
         [
             "peer-pin-mode",

@@ -18,7 +18,7 @@ _OPTION = "policy"
 class PolicyOptions(PinOptions):
     """Options of a service that asks a policy about its peers."""
 
-    files: ClassVar[tuple[str, ...]] = ("peer-pin-file", _OPTION)
+    files: ClassVar[tuple[str, ...]] = (*PinOptions.files, _OPTION)
     optParameters: ClassVar = [
         [
             _OPTION,

@@ -215,6 +215,7 @@ class ProxyService(MeshService):
                     self.log,
                     self.agent.instance,
                     lambda: self.trust_store.trust.pins,
+                    lambda: self.trust_store.trust.demand,
                 )
             )
         self.looks.start(now=False)
@@ -273,6 +274,7 @@ class ProxyService(MeshService):
         if self.fronts:
             found += self.options.reread_pins(self.trust_store)
             found += self.options.reread_policy(self.trust_store)
+            found += self.options.reread_demand(self.trust_store)
         return found
 
     async def _reread_listeners(self) -> str:

@@ -120,6 +120,7 @@ class ServerService(MeshService):
                     self.log,
                     self.agent.instance,
                     lambda: self.trust_store.trust.pins,
+                    lambda: self.trust_store.trust.demand,
                 )
             )
         address = self.port.getHost()
@@ -143,12 +144,13 @@ class ServerService(MeshService):
         )
 
     def rereads(self) -> list[Reread]:
-        """The log level, who may connect, pins, and whose lists of revoked certificates are heeded."""
+        """The log level, who may connect, pins, whose receipts count, and whose lists of the revoked are heeded."""
         found = super().rereads()
         if self.options["allow-file"] is not None:
             found.append(Reread(f"--allow-file {self.options['allow-file']}", self._reread_allowed))
         found += self.options.reread_pins(self.trust_store)
         found += self.options.reread_policy(self.trust_store)
+        found += self.options.reread_demand(self.trust_store)
         if self.agent.crls.sources:
             places = ", ".join(map(str, self.agent.crls.sources))
             found.append(Reread(f"--crl {places}", self._reread_crls))

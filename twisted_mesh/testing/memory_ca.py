@@ -1,12 +1,13 @@
 """A CA in memory: what it issues, and what somebody forges in its name."""
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from attrs import define, evolve, field
 from cryptography import x509
 
+from pki.ct.receipt import SctDemand
 from pki.issuing.authority import Authority
 from pki.issuing.profile import BACKDATE
 from pki.keys import KeyAlgorithm, MemoryKey, key_id
@@ -16,15 +17,16 @@ from pki.svid.names import address
 from pki.svid.revocation_set import Reason, Revocation, RevocationSet
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.runtime.log import logger
+from twisted_mesh.testing.at_once import at_once
 from twisted_mesh.testing.clock import Clock
 from twisted_mesh.testing.forgery import forge
 from twisted_mesh.testing.member import Member
+from twisted_mesh.testing.memory_log import MemoryLog, list_of, with_receipts
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.reviewer import Reviewer
 from twisted_mesh.trust.trust import Trust
 
-T = TypeVar("T")
 _log = logger("testing")
 
 
@@ -34,10 +36,14 @@ def _trust_domain(named: str | TrustDomain) -> TrustDomain:
 
 @define(eq=False)
 class MemoryCa:
-    """The CA of one trust domain: a root and an issuing CA below it, an hour old."""
+    """The CA of one trust domain: a root and an issuing CA below it, an hour old.
+
+    Of the :attr:`logs` that it has it gathers receipts (SCTs) for all that it issues.
+    """
 
     trust_domain: TrustDomain = field(default=TrustDomain("mesh.test"), converter=_trust_domain)
     clock: Clock = field(factory=Clock)
+    logs: Sequence[MemoryLog] = ()
     root: Authority = field(init=False)
     issuing: Authority = field(init=False)
     revoked: RevocationSet = field(factory=RevocationSet, init=False)
@@ -67,8 +73,13 @@ class MemoryCa:
         ip: Iterable[str] = ("127.0.0.1",),
         lifetime: timedelta = timedelta(hours=1),
         now: datetime | None = None,
+        logs: Sequence[MemoryLog] | None = None,
     ) -> X509Svid:
-        """A good SVID with its key. Raises :class:`pki.errors.PkiError` as a CA does."""
+        """A good SVID with its key. Raises :class:`pki.errors.PkiError` as a CA does.
+
+        ``logs`` are those of which it has receipts, all of the CA's if not said: none, and it is what somebody makes
+        who has stolen the CA's key.
+        """
         key = _key()
         draft = self.issuing.draft(
             key.public_key,
@@ -78,20 +89,35 @@ class MemoryCa:
             dns_names=tuple(dns),
             ip_addresses=tuple(map(address, ip)),
         )
-        return X509Svid.assemble(
+        svid = X509Svid.assemble(
             (at_once(self.issuing.sign(draft)), *self.issuing.intermediates), key
         )
+        shown = self.logs if logs is None else logs
+        if not shown:
+            return svid
+        at = now or self.clock.now()
+        scts = [log.receipt(svid.leaf, self.issuing.certificate, at) for log in shown]
+        return with_receipts(svid, self.issuing, scts)
 
     def member(
-        self, name: str, *, allow: Iterable[str] | None = None, svid: X509Svid | None = None
+        self,
+        name: str,
+        *,
+        allow: Iterable[str] | None = None,
+        svid: X509Svid | None = None,
+        require_sct: int = 0,
     ) -> "Member":
-        """Somebody with that name who lets in ``allow`` (IDs, names or patterns; everybody, if not said)."""
+        """Somebody with that name who lets in ``allow`` (IDs, names or patterns; everybody, if not said).
+
+        And nobody without receipts of ``require_sct`` of the CA's logs.
+        """
         wanted = [f"{self.trust_domain.id}/**"] if allow is None else allow
         patterns = tuple(
             SpiffePattern.parse(text if text.startswith("spiffe://") else str(self.id(text)))
             for text in wanted
         )
-        trust = Trust(BundleSet.of(self.bundle), self.revoked, patterns)
+        demand = SctDemand(require_sct, list_of(self.logs, self.clock.now()))
+        trust = Trust(BundleSet.of(self.bundle), self.revoked, patterns, demand=demand)
         member = Member(svid or self.issue(name), Judge(self.clock.now, trust))
         self._members.append(member)
         return member
@@ -114,17 +140,6 @@ class MemoryCa:
         if what not in FORGERIES:
             raise ValueError(f"{what!r} is none of {', '.join(FORGERIES)}")
         return FORGERIES[what](self, self.id(name))
-
-
-def at_once(work: Coroutine[Any, Any, T]) -> T:
-    """The result of what is awaited in name only, as signing with a key in memory is; also within a running loop."""
-    try:
-        work.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    work.close()
-    raise RuntimeError("this really waits for something: await it")
 
 
 def _key() -> MemoryKey:

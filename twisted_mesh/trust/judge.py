@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import define, evolve, field, frozen
 from cryptography import x509
@@ -25,6 +25,9 @@ from twisted_mesh.trust.freshness import Freshness
 from twisted_mesh.trust.judgement import Judgement, span
 from twisted_mesh.trust.trust import Trust
 
+if TYPE_CHECKING:  # loaded where receipts are demanded
+    from pki.ct.receipt import SctDemand
+
 K = TypeVar("K", bound=Hashable)
 
 _CACHED_VERDICTS = 4096
@@ -44,6 +47,10 @@ UNREADABLE_CHAIN = Verdict(None, (), (_UNREADABLE,))
 
 def _unwatched(pins: PinSet, verdict: Verdict, now: datetime) -> None:
     """Nobody wants to know."""
+
+
+def _not_followed(demand: "SctDemand", verdict: Verdict) -> None:
+    """Nobody looks whether logs have what they gave receipts for."""
 
 
 @frozen
@@ -90,6 +97,8 @@ class Judge:
     """Another judge of this program, who hears of revocations where this one does not: of our own, say."""
     pin_watch: Callable[[PinSet, Verdict, datetime], None] = field(default=_unwatched, init=False)
     """Is told of each good verdict on a peer that there are pins for, once and not again while it is remembered."""
+    sct_watch: "Callable[[SctDemand, Verdict], None]" = field(default=_not_followed, init=False)
+    """Is told of each good verdict on a peer that has shown the receipts demanded, as :attr:`pin_watch` is."""
     _of_ours: "_OnOurs | None" = field(default=None, init=False)
 
     @property
@@ -225,7 +234,7 @@ class Judge:
         """By ``trust``, with nothing remembered."""
         verdict = trust.judge(chain, now, purpose)
         try:
-            since, until = span(verdict, (*chain, *trust.at_hand), now, trust.pins.until)
+            since, until = span(verdict, (*chain, *trust.at_hand), now, trust.turns(verdict))
         except HOSTILE_INPUT:
             since, until = (
                 now,
@@ -235,6 +244,8 @@ class Judge:
             since, until = now, min(until, ends)
         if trust.pins and verdict.ok:
             self.pin_watch(trust.pins, verdict, now)
+        if trust.demand and verdict.ok:
+            self.sct_watch(trust.demand, verdict)
         return Judgement(verdict, presented if verdict.ok else (), self.changes, since, until)
 
     def objections(

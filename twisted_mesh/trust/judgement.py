@@ -46,15 +46,16 @@ def span(
     verdict: Verdict,
     looked_at: Iterable[x509.Certificate],
     now: datetime,
-    pinned_until: datetime | None = None,
+    turns: Iterable[datetime] = (),
 ) -> tuple[datetime, datetime]:
     """Between which moments a verdict of ``now`` is the verdict: until one of the certificates begins or ends.
 
     Of all that were looked at, whichever of them the verdict rests on: another path may be the better one then.
-    At ``pinned_until`` pins begin to be reported only. Raises :class:`ValueError` for dates that are none.
+    ``turns`` are other moments from which on it may be another: at which pins begin to be reported only, say. Raises
+    :class:`ValueError` for dates that are none.
     """
     since, until = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-    moments = [] if pinned_until is None else [pinned_until]
+    moments = [*turns]
     for validity in map(validity_of, looked_at):
         moments += (validity.not_before, validity.not_after + datetime.resolution)
     for begins in moments:

@@ -162,7 +162,7 @@ def _concerned(
     registry: ConnectionIndex, old: Trust, new: Trust, news: Sequence[Revocation] | None
 ) -> Iterator[LiveConnection]:
     """Those whose right to be connected may rest on what is in ``old`` and not in ``new``."""
-    if new.policy is not old.policy:
+    if new.policy is not old.policy or new.demand is not old.demand:
         yield from registry.all()
         return
     if new.revocations is not old.revocations:

@@ -6,7 +6,8 @@ replaced one trust domain at a time, what uses them is made ready before they co
 connections are judged again.
 """
 
-from collections.abc import Callable, Sequence
+import base64
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import define, evolve, field
@@ -34,6 +35,7 @@ from twisted_mesh.trust.reviewer import Reviewer
 from twisted_mesh.trust.trust import Trust
 
 if TYPE_CHECKING:
+    from pki.ct.receipt import SctDemand
     from twisted_mesh.trust.peer_policy import PeerPolicy
 
 #: Seconds between two looks at the clock: for peers whose certificates have ended, and for stale revocations.
@@ -77,6 +79,8 @@ class TrustStore(Service):
     """Those whose bundle came by :meth:`believe_bundle`: no source takes it away by leaving it out."""
     _withdrawn: frozenset[str] = field(default=frozenset(), init=False)
     """Pins that were withdrawn when it was last said which: for pins that are still to come."""
+    _withdrawn_logs: frozenset[str] = field(default=frozenset(), init=False)
+    """All logs that ever were: a list that is read again does not bring one back."""
     _pin_log: PinLog = field(init=False)
     _ticker: Ticker = field(init=False)
     _asked_at: float = field(default=0.0, init=False)
@@ -92,6 +96,7 @@ class TrustStore(Service):
         """Watch the clock from now on."""
         super().startService()
         self._pin_log.begin(self.trust.pins, self.trust.allow, self.now())
+        self._tell_demand()
         self._ticker.start()
 
     def stopService(self) -> None:
@@ -132,6 +137,36 @@ class TrustStore(Service):
         self._pin_log.begin(narrowed, self.trust.allow, self.now())
         self._pin_log.announced(narrowed, self.trust.bundles)
         self._reviewer.believe(evolve(self.trust, pins=narrowed))
+
+    def require_scts(self, demand: "SctDemand | None") -> None:
+        """Demand these receipts of peers from now on, and judge everybody again. What was withdrawn stays so."""
+        if demand is not None:
+            demand = demand.narrowed(_log_ids(self._withdrawn_logs))
+        if demand == self.trust.demand:
+            return
+        self._reviewer.believe(evolve(self.trust, demand=demand))
+        self._tell_demand()
+
+    def withdraw_logs(self, logs: frozenset[str]) -> None:
+        """Count no receipt of these logs any more, by their ids in base64: nothing ever brings one back."""
+        if logs <= self._withdrawn_logs:
+            return
+        self._withdrawn_logs |= logs
+        before = self.trust.demand
+        if before is None:
+            return
+        now = before.narrowed(_log_ids(logs))
+        if now is not before:
+            from twisted_mesh.trust import sct_log
+
+            self._reviewer.believe(evolve(self.trust, demand=now))
+            sct_log.narrowed(before, now, self.log)
+
+    def _tell_demand(self) -> None:
+        if self.trust.demand is not None:
+            from twisted_mesh.trust import sct_log
+
+            sct_log.begin(self.trust.demand, self.log)
 
     def govern(self, policy: "PeerPolicy") -> None:
         """Have this policy asked from now on, and cut whoever is connected and whom it does not allow."""
@@ -178,6 +213,7 @@ class TrustStore(Service):
         before = self.trust
         self.revoked(update.revocations)
         self.withdraw(update.withdrawn_pins)
+        self.withdraw_logs(update.withdrawn_logs)
         if update.bundles is not None:
             _ = self._believe_bundles(self.merged(update.bundles))
         return self.trust is not before
@@ -291,6 +327,10 @@ class TrustStore(Service):
         if policy is not None and policy.reads_time and self.clock.seconds() >= self._asked_at:
             self._asked_at = self.clock.seconds() + policy.lasts.total_seconds()
             self.review()
+
+
+def _log_ids(texts: Iterable[str]) -> frozenset[bytes]:
+    return frozenset(map(base64.b64decode, texts))
 
 
 def _joined(before: BundleSet, bundles: BundleSet) -> BundleSet:

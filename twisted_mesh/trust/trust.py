@@ -16,7 +16,8 @@ from pki.svid.revocation_set import RevocationSet
 from pki.svid.spki_pin import PinSet
 from pki.svid.x509svid import Purpose, X509Svid
 
-if TYPE_CHECKING:  # most have no policy, and load nothing of it
+if TYPE_CHECKING:  # most have no policy and demand no receipts, and load nothing of it
+    from pki.ct.receipt import SctDemand
     from twisted_mesh.trust.peer_policy import PeerPolicy
 
 
@@ -37,6 +38,8 @@ class Trust:
     """By which CA keys some peers must be vouched for besides."""
     policy: "PeerPolicy | None" = None
     """What must allow a peer besides, once nothing else is found against it."""
+    demand: "SctDemand | None" = None
+    """Of how many logs a peer's certificate must have receipts besides (SCTs, RFC 6962)."""
     generation: int = 0
 
     def with_beside(
@@ -75,7 +78,7 @@ class Trust:
     ) -> Verdict:
         """The verdict on a chain, leaf first: :func:`pki.svid.chain.judge`, and whether the peer is allowed.
 
-        And whether it breaks pins, where they are enforced.
+        And whether it breaks pins, where they are enforced, and lacks receipts that are demanded.
         """
         verdict = judge(
             presented,
@@ -90,31 +93,44 @@ class Trust:
         refusals: tuple[Problem, ...] = () if refusal is None else (refusal,)
         if self.pins.enforced_at(now):
             refusals += self._unpinned(verdict)
+        if self.demand and self._is_below_a_root(verdict):
+            # Of a path to a root alone: what it costs to verify receipts is for nobody whom no CA of ours has named.
+            refusals += self.demand.problems(verdict.path, now)
         if self.policy is not None and verdict.ok and not refusals:
             denial = self.policy.objection(verdict, purpose, now)
             refusals = () if denial is None else (denial,)
         return evolve(verdict, problems=(*verdict.problems, *refusals)) if refusals else verdict
 
+    def turns(self, verdict: Verdict) -> list[datetime]:
+        """Moments at which it may be another verdict, besides those at which a certificate begins or ends."""
+        found = [] if self.pins.until is None else [self.pins.until]
+        if self.demand and self._is_below_a_root(verdict):
+            found += self.demand.turns(verdict.path[0])
+        return found
+
+    def _is_below_a_root(self, verdict: Verdict) -> bool:
+        """And no certificate of the path is revoked: that is said then, and nothing of what is demanded besides."""
+        bundle = verdict.spiffe_id and self.bundles.get(verdict.spiffe_id.trust_domain)
+        if not bundle or verdict.path[-1] not in bundle.roots:
+            return False
+        return all(problem.code is not Code.REVOKED for problem in verdict.problems)
+
     def _unpinned(self, verdict: Verdict) -> tuple[Problem, ...]:
-        """Of a path to a root. Where a certificate of it is revoked, that is said and nothing of pins."""
-        spiffe_id, path = verdict.spiffe_id, verdict.path
-        bundle = spiffe_id and self.bundles.get(spiffe_id.trust_domain)
-        if not bundle or not spiffe_id or path[-1] not in bundle.roots:
+        spiffe_id = verdict.spiffe_id
+        if spiffe_id is None or not self._is_below_a_root(verdict):
             return ()
-        if any(problem.code is Code.REVOKED for problem in verdict.problems):
-            return ()
-        return self.pins.problems(spiffe_id, path)
+        return self.pins.problems(spiffe_id, verdict.path)
 
     def judge_ours(
         self, svid: X509Svid, now: datetime, chain: Sequence[x509.Certificate] | None = None
     ) -> Verdict:
         """What a peer that believes the same would say of ``svid``, or of its leaf in another ``chain``.
 
-        Our pins and our policy are for others; and what we have at hand besides, others may lack: the path has to
-        stand as it is sent.
+        Our pins, our policy and the receipts that we demand are for others; and what we have at hand besides, others
+        may lack: the path has to stand as it is sent.
         """
         ourselves = (SpiffePattern.parse(str(svid.spiffe_id)),)
-        whoever = evolve(self, allow=ourselves, beside=(), pins=PinSet(), policy=None)
+        whoever = evolve(self, allow=ourselves, beside=(), pins=PinSet(), policy=None, demand=None)
         return whoever.judge(svid.chain if chain is None else chain, now, Purpose.ANY)
 
     def _not_allowed(self, verdict: Verdict, purpose: Purpose) -> Problem | None:

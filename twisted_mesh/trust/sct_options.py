@@ -1,0 +1,153 @@
+"""``--require-sct``: how many receipts of logs a certificate must have, and the file that says whose receipts count.
+
+No CA is asked whose: whoever has stolen one would bring a log of his own.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from attrs import frozen
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from pki.ct.document import LARGEST
+from pki.ct.errors import BadLogList
+from pki.ct.log_list import LogList, LogState, verify_signature
+from pki.ct.receipt import SctDemand
+from pki.ct.sct import MOST_SCTS
+from pki.errors import HOSTILE_INPUT, Malformed, PkiError, discreet
+from pki.keys import PublicKey, is_certifiable, spki_der
+from pki.svid.spki_pin import SpkiHash
+from pki.validity import rfc3339
+from twisted_mesh.state.directory import read_trusted
+
+_LONGEST_SIGNATURE, _LONGEST_KEY = 16 * 1024, 64 * 1024
+_HASH = "sha256/"
+#: Logs of these can give no receipt that counts.
+_USELESS = (LogState.PENDING, LogState.REJECTED)
+
+
+class _Texts(msgspec.Struct, frozen=True):
+    """What the files hold."""
+
+    logs: bytes
+    signature: bytes | None = None
+    key: bytes | None = None
+
+
+def _option(name: str) -> str:
+    return f"--{name}"
+
+
+@frozen
+class SctOptions:
+    """What is said: a number, a file, and who may have written that, beyond whom the file system lets."""
+
+    required: int
+    logs: Path
+    key: str | None = None
+    """A file with a public key or a certificate, or the hash of the key in ``LOGS.pub``: ``LOGS.sig`` is needed."""
+    spoken: Callable[[str], str] = _option
+    """How the options are written, for sentences."""
+
+    @classmethod
+    def parse(
+        cls,
+        required: str | int | None,
+        logs: str | Path | None,
+        key: str | Path | None,
+        spoken: Callable[[str], str] = _option,
+    ) -> "SctOptions | None":
+        """None where nothing is said. Raises :class:`Malformed`."""
+        number, file, signer = map(spoken, ("require-sct", "ct-logs", "ct-logs-key"))
+        if required is None:
+            if logs is not None or key is not None:
+                raise Malformed(
+                    f"{file if logs is not None else signer} says whose receipts (SCTs) count, and nobody is asked for "
+                    f"any: say with {number} how many a certificate must have"
+                )
+            return None
+        text = str(required)
+        count = int(text) if text.isascii() and text.isdigit() and len(text) <= 2 else 0
+        if not 0 < count <= MOST_SCTS:
+            raise Malformed(
+                f"{number} {discreet(text, 20)}: it takes a number from 1 to {MOST_SCTS}"
+            )
+        if logs is None:
+            raise Malformed(
+                f"{number} needs {file}, the file that says which logs' receipts (SCTs) count: no CA is asked that"
+            )
+        return cls(count, Path(logs), None if key is None else str(key), spoken)
+
+    def read(self) -> bytes:
+        """What the files hold now, as one text, for :meth:`demand` here or in another process.
+
+        Raises :class:`pki.errors.PkiError`.
+        """
+        logs = read_trusted(self.logs, self.spoken("ct-logs"), LARGEST)
+        if self.key is None:
+            return msgspec.json.encode(_Texts(logs))
+        signature = read_trusted(
+            self._beside("sig"), f"the signature of {self.spoken('ct-logs')}", _LONGEST_SIGNATURE
+        )
+        return msgspec.json.encode(_Texts(logs, signature, self._key_text(self.key)))
+
+    def demand(self, text: bytes, before: SctDemand | None = None) -> SctDemand:
+        """What is demanded by what :meth:`read` has read; ``before`` is what was demanded until now.
+
+        Raises :class:`pki.errors.PkiError` where the list is damaged, is not signed, is older than what was read
+        before, or has fewer logs than receipts are demanded.
+        """
+        texts = msgspec.json.decode(text, type=_Texts)
+        what = f"{self.spoken('ct-logs')} {self.logs}"
+        try:
+            if self.key is not None:
+                verify_signature(texts.logs, texts.signature or b"", self._key(texts.key or b""))
+            found = LogList.parse(texts.logs)
+        except PkiError as error:
+            raise BadLogList(f"{what}: {error}") from None
+        known = None if before is None else before.logs.timestamp
+        if known is not None and (found.timestamp is None or found.timestamp < known):
+            raise BadLogList(
+                f"{what} is older than what was read there before, which is of {rfc3339(known)}: an earlier list was "
+                "put back"
+            )
+        useful = sum(log.state not in _USELESS for log in found.logs)
+        if useful < self.required:
+            raise BadLogList(
+                f"{what} has {useful} logs whose receipts (SCTs) count, and {self.spoken('require-sct')} wants "
+                f"those of {self.required}: nobody could connect"
+            )
+        return SctDemand(self.required, found)
+
+    def now(self) -> SctDemand:
+        """:meth:`demand` by what the files hold now. Raises :class:`pki.errors.PkiError`."""
+        return self.demand(self.read())
+
+    def _beside(self, ending: str) -> Path:
+        return self.logs.with_name(f"{self.logs.name}.{ending}")
+
+    def _key_text(self, key: str) -> bytes:
+        path = self._beside("pub") if key.startswith(_HASH) else Path(key)
+        return read_trusted(path, self.spoken("ct-logs-key"), _LONGEST_KEY)
+
+    def _key(self, text: bytes) -> PublicKey:
+        said = self.key or ""
+        option = self.spoken("ct-logs-key")
+        key: PublicKeyTypes | None
+        try:
+            if b"-----BEGIN CERTIFICATE-----" in text:
+                key = x509.load_pem_x509_certificate(text).public_key()
+            else:
+                key = load_pem_public_key(text)
+        except HOSTILE_INPUT:
+            key = None
+        if key is None or not is_certifiable(key):
+            raise BadLogList(
+                f"{option} {said}: there is no public key and no certificate in PEM that can be used"
+            )
+        if said.startswith(_HASH) and SpkiHash.of_spki(spki_der(key)) != SpkiHash.parse(said):
+            raise BadLogList(f"the key in {self._beside('pub')} is not the one that {option} names")
+        return key
