@@ -50,6 +50,8 @@ WORTH_AN_ALARM = (
     "pins-expired",
     "pins-withdrawn",
     "pins-must-move",
+    "logs-withdrawn",
+    "scts-unmeetable",
     "rotation-waits-for-pins",
     "rotation-breaks-pins",
 )
@@ -59,6 +61,7 @@ PEER_CODES = (
     Code.EXPIRED,
     Code.NOT_YET_VALID,
     Code.REVOKED,
+    Code.NO_SCT,
     Code.STALE_REVOCATION,
     Code.UNKNOWN_REVOCATION,
     Code.UNKNOWN_AUTHORITY,

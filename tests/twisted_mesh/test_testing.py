@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.running import CHECKOUT
-from twisted_mesh.testing import FORGERIES, MemoryCa, shake_hands
+from twisted_mesh.testing import FORGERIES, MemoryCa, MemoryLog, shake_hands
 
 DOCUMENT = (CHECKOUT / "docs" / "TESTING.md").read_text()
 
@@ -42,6 +42,16 @@ def test_every_forgery_is_refused_at_both_ends(what: str) -> None:
 def test_a_forgery_that_is_none_is_named() -> None:
     with pytest.raises(ValueError, match="'epxired' is none of expired, "):
         MemoryCa().forged("epxired")
+
+
+def test_what_is_made_past_the_logs_is_refused_at_both_ends() -> None:
+    ca = MemoryCa(logs=[MemoryLog("a"), MemoryLog("b")])
+    good, strict = ca.member("shop"), ca.member("web", require_sct=2)
+    assert shake_hands(strict, good).ok and shake_hands(good, strict).ok
+    thief = ca.member("shop", svid=ca.issue("shop", logs=[]))
+    assert shake_hands(strict, thief).codes == ["no-sct"]
+    assert shake_hands(thief, strict).codes == ["no-sct"]
+    assert shake_hands(good, thief).ok, "who demands none sees no difference"
 
 
 def test_the_clock_ends_certificates() -> None:

@@ -12,6 +12,8 @@ from cryptography import x509
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pki.ct.log_list import LogList
+from pki.ct.receipt import SctDemand
 from pki.errors import Problem
 from pki.rules.facts import RuleAction
 from pki.rules.rules_file import read_rules
@@ -111,6 +113,7 @@ INPUTS: Mapping[type, Mapping[str, Callable[[Rig], None] | str]] = {
         "known_issuers": "only the words of a refusal depend on it; a swap for it forgets all the same",
         "pins": lambda rig: rig.believe(pins=PINS),
         "policy": lambda rig: rig.believe(policy=NOBODY),
+        "demand": lambda rig: rig.believe(demand=SctDemand(1, LogList(()))),
         "generation": "a number for whoever asks; each swap counts, whatever stands in it",
     },
     Judge: {
@@ -124,6 +127,7 @@ INPUTS: Mapping[type, Mapping[str, Callable[[Rig], None] | str]] = {
         "told_by": "our own chain is judged by it, and no peer's",
         "_of_ours": "what is remembered of our own chain",
         "pin_watch": "is told, and not asked",
+        "sct_watch": "is told, and not asked",
     },
     PinnedJudge: {"_pin": "it is only ever taken away, by a swap of what is believed"},
     Freshness: {
