@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from pki.crl.crl import Crl, read_crl
     from pki.crl.issue import issue_crl
     from pki.errors import PkiError, Problem
-    from pki.issuing.authority import Authority, Draft
+    from pki.issuing.authority import Authority
     from pki.issuing.csr import IssuanceRequest
+    from pki.issuing.draft import Draft
     from pki.issuing.profile import Profile
     from pki.issuing.publication import Publication
     from pki.keys import KeyAlgorithm, MemoryKey, SigningKey
@@ -36,7 +37,7 @@ _HOMES = {
     "BundleSet": "pki.svid.bundle",
     "Code": "pki.codes",
     "Crl": "pki.crl.crl",
-    "Draft": "pki.issuing.authority",
+    "Draft": "pki.issuing.draft",
     "IssuanceRequest": "pki.issuing.csr",
     "KeyAlgorithm": "pki.keys",
     "MemoryKey": "pki.keys",

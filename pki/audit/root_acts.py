@@ -11,8 +11,8 @@ from cryptography import x509
 
 from pki.audit.log import Act, BadEntry, Entry
 from pki.errors import PkiError
-from pki.issuing.authority import Draft
 from pki.issuing.ca_request import CaRequest
+from pki.issuing.draft import Draft
 from pki.serial import parse_serial, serial_hex
 from pki.svid.revocation_set import Reason, Revocation
 from pki.validity import parse_rfc3339, rfc3339

@@ -1,14 +1,12 @@
 """The certificate authority: a CA certificate with its key, which signs what passed every lint.
 
-A :class:`Draft` is a whole certificate but for its signature. Its to-be-signed bytes are the very
-bytes that were linted and the very bytes that get signed, by an awaited signer that sees nothing
-but bytes: a key in memory, on a token or behind a network.
+What is signed is a :class:`~pki.issuing.draft.Draft`, by an awaited signer that sees nothing but bytes: a key in
+memory, on a token or behind a network.
 
 CAs are laid out by cryptography's builder and linted in full. So is the first SVID of a shape, for a
 throwaway key; a template is cut out of it, and later SVIDs of that shape fill the template's gaps.
 """
 
-import hashlib
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -19,6 +17,7 @@ from cryptography import x509
 
 from pki.codes import Code
 from pki.errors import Malformed, PkiError
+from pki.issuing.draft import Draft
 from pki.issuing.lint import Draftee, LintFailed, lint
 from pki.issuing.profile import (
     BACKDATE,
@@ -65,34 +64,6 @@ class IssuerExpired(PkiError):
     """The CA cannot issue now: its own certificate is not valid, or ends too soon."""
 
     code = Code.ISSUER_EXPIRED
-
-
-@frozen(eq=False, repr=False)
-class Draft:
-    """A certificate that passed every lint and is not signed yet; only an ``Authority`` makes one."""
-
-    profile: Profile
-    tbs: bytes
-    """The bytes that were linted, and that will be signed."""
-    algorithm: bytes
-    """The signature's AlgorithmIdentifier, in DER."""
-    serial: int
-    subject: str
-    """As :func:`pki.svid.x509svid.subject_of` writes it."""
-    not_after: datetime
-    spki: bytes
-    """The SubjectPublicKeyInfo, in DER."""
-    seal: object = field(repr=False)
-
-    @property
-    def spki_digest(self) -> str:
-        """The SHA-256 of the SubjectPublicKeyInfo in hex, as :func:`pki.keys.key_id` makes it."""
-        return hashlib.sha256(self.spki).hexdigest()
-
-    @property
-    def unsigned(self) -> x509.Certificate:
-        """The certificate with a placeholder for its signature; decoded anew each time."""
-        return x509.load_der_x509_certificate(assemble(self.tbs, self.algorithm))
 
 
 @frozen(eq=False, repr=False)

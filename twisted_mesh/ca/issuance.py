@@ -11,7 +11,8 @@ from cryptography import x509
 
 from pki.audit.log import Act
 from pki.crl.schedule import RESPONDER_LIFE
-from pki.issuing.authority import Authority, Draft
+from pki.issuing.authority import Authority
+from pki.issuing.draft import Draft
 from pki.issuing.profile import OCSP_RESPONDER
 from pki.keys import MemoryKey
 from pki.policy.entry import DEFAULT_ENTRY

@@ -17,8 +17,8 @@ from pki.codes import Code
 from pki.crl.issue import issue_crl
 from pki.crl.schedule import Span
 from pki.errors import PkiError, Problem, Refused, printable
-from pki.issuing.authority import Draft
 from pki.issuing.ca_request import CaRequest
+from pki.issuing.draft import Draft
 from pki.issuing.profile import ISSUING
 from pki.keys import spki_der
 from pki.serial import serial_hex, serial_pairs

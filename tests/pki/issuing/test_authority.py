@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from pki.issuing.authority import (
     Authority,
-    Draft,
     IssuerExpired,
     LintFailed,
     SigningFailed,
@@ -24,6 +23,7 @@ from pki.issuing.authority import (
     _period,
 )
 from pki.issuing.csr import IssuanceRequest
+from pki.issuing.draft import Draft
 from pki.issuing.lint import Draftee, lint
 from pki.issuing.profile import BACKDATE, ISSUING, ROOT, WORKLOAD, Profile
 from pki.issuing.publication import Publication
