@@ -6,7 +6,6 @@ what is signed: no reader finds in it what we have not seen.
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import cast
 
 from attrs import evolve
@@ -33,7 +32,15 @@ from pki.issuing.unsigned import assemble, lay_out
 from pki.keys import SigningKey, is_certifiable, spki_der
 from pki.serial import serial_hex
 from pki.signing.errors import NotSignable, SigningRefused
-from pki.signing.memory import CertificateEffect, HeldKey, Memory, Verdict, pin_of
+from pki.signing.logged import Logged, Stage, demand_pair, demand_receipts
+from pki.signing.memory import (
+    CertificateEffect,
+    HeldKey,
+    Memory,
+    PrecertificateEffect,
+    Verdict,
+    pin_of,
+)
 from pki.signing.policy import SigningPolicy
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.names import is_common_name, is_dns_name, subject_for
@@ -83,19 +90,19 @@ def judge_certificate(
     tbs: bytes, key: HeldKey, policy: SigningPolicy, memory: Memory, now: datetime
 ) -> Verdict:
     """Whether ``key`` signs it. Raises :class:`NotSignable` and :class:`SigningRefused`."""
-    found = read_certificate(tbs, key)
+    logged = Logged.read(tbs)
+    found = read_certificate(logged.drafted, key)
     spki = spki_der(found.public_key())
     at = _at(found, policy, now)
     profile, issuers = _expected(found, spki, key, policy, memory, now)
     profile = evolve(profile, publication=_publication(found, policy))
     _demand_profile(found, issuers, profile, policy, at)
-    digest = sha256(tbs).hexdigest()
-    known = memory.certified(key, found.serial_number)
-    if known is not None and known.sha256 != digest:
+    is_known = demand_pair(logged, tbs, key, found.serial_number, memory)
+    if profile.name == WORKLOAD.name:
+        demand_receipts(logged, key, policy, now)
+    elif logged.stage is not Stage.UNLOGGED:
         raise SigningRefused(
-            "serial-reuse",
-            f"serial {serial_hex(found.serial_number)} is that of another certificate of this key",
-            "draw a new serial for each certificate",
+            "profile", f"logs are shown no certificate of the profile {profile.name}"
         )
     facts: dict[str, str | int] = {
         "profile": profile.name,
@@ -105,10 +112,15 @@ def judge_certificate(
     }
     if uris := uri_names(found):
         facts["uri"] = uris[0]
-    effect = CertificateEffect(
-        found.serial_number, found.not_valid_after_utc, profile.is_ca, tbs if profile.is_ca else b""
-    )
-    return Verdict("certificate", facts, None if known else effect)
+    serial, not_after = found.serial_number, found.not_valid_after_utc
+    effect: CertificateEffect | PrecertificateEffect
+    if logged.stage is Stage.PRECERTIFICATE:
+        effect = PrecertificateEffect(serial, not_after, logged.digest)
+    else:
+        effect = CertificateEffect(serial, not_after, profile.is_ca, tbs if profile.is_ca else b"")
+    if logged.stage is not Stage.UNLOGGED:
+        facts["stage"], facts["drafted"] = str(logged.stage), logged.digest
+    return Verdict("certificate", facts, None if is_known else effect)
 
 
 def _expected(  # noqa: PLR0917

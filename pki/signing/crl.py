@@ -125,7 +125,8 @@ def judge_crl(
         )
     added: dict[int, datetime | None] = {}
     for serial in found.entries.keys() - listed.keys():
-        known = memory.certified(key, serial)
+        # Of what was written off only the precertificate was signed.
+        known = memory.certified(key, serial) or memory.precertified(key, serial)
         added[serial] = known.not_after if known is not None else None
     facts["added"], facts["dropped"] = len(added), len(dropped)
     return Verdict("crl", facts, CrlEffect(found.number, digest, added, dropped))

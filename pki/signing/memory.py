@@ -71,6 +71,10 @@ class Memory(Protocol):
         """The certificate of that serial."""
         ...
 
+    def precertified(self, key: HeldKey, serial: int) -> Certified | None:
+        """The precertificate of that serial; its digest is over what it was drafted as, without the poison."""
+        ...
+
     def last_crl(self, key: HeldKey) -> SignedCrl | None:
         """None before the first."""
         ...
@@ -103,6 +107,16 @@ class CertificateEffect:
 
 
 @frozen
+class PrecertificateEffect:
+    """A precertificate is certified, of which there may be one certificate."""
+
+    serial: int
+    not_after: datetime
+    sha256: str
+    """Over what it was drafted as, in hex."""
+
+
+@frozen
 class CrlEffect:
     """A CRL follows the last one."""
 
@@ -121,7 +135,7 @@ class CheckpointEffect:
     root: bytes
 
 
-Effect = CertificateEffect | CrlEffect | CheckpointEffect
+Effect = CertificateEffect | PrecertificateEffect | CrlEffect | CheckpointEffect
 
 
 @frozen

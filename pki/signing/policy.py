@@ -10,6 +10,7 @@ from attrs import frozen
 
 from pki.codes import Code
 from pki.crl.schedule import RESPONDER_LIFE
+from pki.ct.log_key import LogKey
 from pki.errors import PkiError, Problem, Refused, discreet
 from pki.issuing.profile import ISSUING, ROOT, WORKLOAD
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
@@ -40,6 +41,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     ip_addresses: bool = True
     publication: list[str] | None = None
     roots: list[str] = []
+    log_keys: list[str] = []
+    require_sct: int = 0
     max_cert_duration: str = ""
     max_responder_duration: str = ""
     max_issuing_duration: str = ""
@@ -65,6 +68,10 @@ class SigningPolicy:
     """What the URLs in certificates begin with; None for any."""
     roots: frozenset[SpkiHash] = frozenset()
     """Keys of roots that are not held by the signer and may stand in a document of the roots."""
+    log_keys: tuple[LogKey, ...] = ()
+    """Of the logs whose SCTs count."""
+    require_sct: int = 0
+    """How many a workload's certificate must have, each of another of these logs; 0 for none."""
     max_cert_duration: timedelta = WORKLOAD.lifetime
     max_responder_duration: timedelta = RESPONDER_LIFE
     max_issuing_duration: timedelta = ISSUING.lifetime
@@ -94,6 +101,7 @@ class SigningPolicy:
         domain = reader.read("trust-domain", TrustDomain.parse, found.trust_domain)
         names = [reader.read("names", SpiffePattern.parse, name) for name in found.names]
         roots = [reader.read("roots", SpkiHash.parse, pin) for pin in found.roots]
+        logs = [reader.read("log-keys", LogKey.parse, key) for key in found.log_keys]
         durations = {
             name: reader.read(name.replace("_", "-"), parse_lifetime, text)
             for name in _DURATIONS
@@ -107,6 +115,17 @@ class SigningPolicy:
             ]
         if not 1 <= found.max_keys <= 10_000:
             reader.problems.append(_problem("max-keys is from 1 to 10000"))
+        if not 0 <= found.require_sct <= len(set(found.log_keys)):
+            reader.problems.append(
+                _problem(
+                    f"require-sct is {found.require_sct}, and there are {len(set(found.log_keys))} log-keys: a "
+                    "certificate has one SCT of each log at most"
+                )
+            )
+        elif found.log_keys and not found.require_sct:
+            reader.problems.append(
+                _problem("log-keys goes with require-sct: how many have to sign")
+            )
         if reader.problems or domain is None:
             raise BadSigningPolicy(reader.problems)
         return cls(
@@ -116,6 +135,8 @@ class SigningPolicy:
             found.ip_addresses,
             None if found.publication is None else tuple(found.publication),
             frozenset(pin for pin in roots if pin is not None),
+            log_keys=tuple(dict.fromkeys(log for log in logs if log is not None)),
+            require_sct=found.require_sct,
             max_keys=found.max_keys,
             **{name: value for name, value in durations.items() if value is not None},
         )

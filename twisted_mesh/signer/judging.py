@@ -22,7 +22,8 @@ from pki.signing.policy import SigningPolicy
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.tasks import Defer, spawn
 from twisted_mesh.signer.errors import SignerStateError
-from twisted_mesh.signer.record import ADOPTED, KeyRow, Record
+from twisted_mesh.signer.key_row import KeyRow
+from twisted_mesh.signer.record import ADOPTED, Record
 from twisted_mesh.signer.signing_log import Said, SigningLog
 
 #: What is judged at a time: more would let the first wait for the last.

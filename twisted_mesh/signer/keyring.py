@@ -12,8 +12,8 @@ from twisted_mesh.keystores.spec import KeySpec, without_query
 from twisted_mesh.keystores.stored_key import StoredKey
 from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.runtime.tasks import Defer
+from twisted_mesh.signer.key_row import KeyRow
 from twisted_mesh.signer.messages import KeyPurpose, KeyWhereabouts, NewKey
-from twisted_mesh.signer.record import KeyRow
 from twisted_mesh.state.key_files import KeyFiles
 
 #: Where a key is that is in a file.

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 
 from pki.errors import printable
 from pki.issuing.unsigned import assemble
-from pki.keys import KeyAlgorithm, is_certifiable, spki_der
+from pki.keys import spki_der
 from pki.serial import serial_hex
 from pki.signing.memory import (
     CertificateEffect,
@@ -27,13 +27,15 @@ from pki.signing.memory import (
     CrlEffect,
     Effect,
     HeldKey,
+    PrecertificateEffect,
     SignedCheckpoint,
     SignedCrl,
     pin_of,
 )
 from twisted_mesh.signer.errors import SignerStateError, UnknownKey
+from twisted_mesh.signer.key_row import KEYS, KeyRow, key_row
 from twisted_mesh.signer.signing_log import End
-from twisted_mesh.signer.tables import TABLES, VERSION
+from twisted_mesh.signer.tables import EARLIER, TABLES, VERSION
 
 #: What an approval begins with that is no pin, but the digest of a certificate that was shown.
 ADOPTED = "certificate:"
@@ -41,16 +43,6 @@ ADOPTED = "certificate:"
 _AFTER_END = timedelta(days=7)
 #: Rows that are forgotten at a time.
 _AT_A_TIME = 1000
-
-
-@frozen
-class KeyRow:
-    """A key as the record has it."""
-
-    held: HeldKey
-    label: str
-    store: str
-    """``files``, or the URI of a key store without its query."""
 
 
 @frozen
@@ -95,6 +87,7 @@ class Record:
                     self._set("version", VERSION)
                     self._set("trust-domain", trust_domain or "")
         self._refuse_foreign()
+        self._upgrade()
         version, domain = self._get("version"), self.trust_domain
         if version != VERSION:
             raise SignerStateError(
@@ -147,12 +140,12 @@ class Record:
 
     def all_keys(self) -> list[KeyRow]:
         """All of them, in the order in which they were made."""
-        return [_key_row(row) for row in self._rows(f"{_KEYS} ORDER BY made_at, name")]
+        return [key_row(row) for row in self._rows(f"{KEYS} ORDER BY made_at, name")]
 
     def key(self, name: str) -> KeyRow:
         """Raises :class:`UnknownKey`."""
-        for row in self._rows(f"{_KEYS} WHERE name = ?", name):
-            return _key_row(row)
+        for row in self._rows(f"{KEYS} WHERE name = ?", name):
+            return key_row(row)
         raise unknown(name)
 
     @property
@@ -185,8 +178,8 @@ class Record:
         ]
 
     def holder_of(self, spki: bytes) -> HeldKey | None:
-        for row in self._rows(f"{_KEYS} WHERE spki = ?", spki):
-            return _key_row(row).held
+        for row in self._rows(f"{KEYS} WHERE spki = ?", spki):
+            return key_row(row).held
         return None
 
     def is_approved(self, spki: bytes, now: datetime) -> bool:
@@ -194,11 +187,14 @@ class Record:
         return any(until > now.timestamp() for (until,) in rows)
 
     def certified(self, key: HeldKey, serial: int) -> Certified | None:
-        for digest, not_after in self._rows(
-            "SELECT sha256, not_after FROM certified WHERE key = ? AND serial = ?",
-            key.name,
-            _serial(serial),
-        ):
+        return self._signed("certified", key, serial)
+
+    def precertified(self, key: HeldKey, serial: int) -> Certified | None:
+        return self._signed("precertificates", key, serial)
+
+    def _signed(self, table: str, key: HeldKey, serial: int) -> Certified | None:
+        sql = f"SELECT sha256, not_after FROM {table} WHERE key = ? AND serial = ?"  # noqa: S608
+        for digest, not_after in self._rows(sql, key.name, _serial(serial)):
             return Certified(digest, _moment(not_after))
         return None
 
@@ -209,8 +205,9 @@ class Record:
 
     def listed(self, key: HeldKey) -> Mapping[int, datetime | None]:
         rows = self._rows(
-            "SELECT l.serial, coalesce(l.not_after, c.not_after) FROM listed l "
-            "LEFT JOIN certified c ON c.key = l.key AND c.serial = l.serial WHERE l.key = ?",
+            "SELECT l.serial, coalesce(l.not_after, c.not_after, p.not_after) FROM listed l "
+            "LEFT JOIN certified c ON c.key = l.key AND c.serial = l.serial "
+            "LEFT JOIN precertificates p ON p.key = l.key AND p.serial = l.serial WHERE l.key = ?",
             key.name,
         )
         return {int(serial, 16): None if end is None else _moment(end) for serial, end in rows}
@@ -246,6 +243,14 @@ class Record:
                 if effect.is_ca:
                     der = assemble(effect.tbs, key.algorithm.identifier)
                     self._show(x509.load_der_x509_certificate(der))
+            case PrecertificateEffect():
+                self._do(
+                    "INSERT INTO precertificates VALUES (?, ?, ?, ?)",
+                    key.name,
+                    _serial(effect.serial),
+                    effect.sha256,
+                    int(effect.not_after.timestamp()),
+                )
             case CrlEffect():
                 self._do(
                     "INSERT OR REPLACE INTO crls VALUES (?, ?, ?)",
@@ -285,13 +290,15 @@ class Record:
     def forget_ended(self, now: datetime) -> int:
         """Forget some of the certificates that have ended long ago, within :meth:`changing`; how many."""
         before = int((now - _AFTER_END).timestamp())
-        cursor = self._do(
-            "DELETE FROM certified WHERE (key, serial) IN "
-            "(SELECT key, serial FROM certified WHERE not_after < ? LIMIT ?)",
-            before,
-            _AT_A_TIME,
-        )
-        return cursor.rowcount
+        gone = 0
+        for table in ("certified", "precertificates"):
+            gone += self._do(
+                f"DELETE FROM {table} WHERE (key, serial) IN "  # noqa: S608
+                f"(SELECT key, serial FROM {table} WHERE not_after < ? LIMIT ?)",
+                before,
+                _AT_A_TIME,
+            ).rowcount
+        return gone
 
     # What a person does, perhaps in another process.
 
@@ -342,10 +349,22 @@ class Record:
     def _set(self, name: str, value: str) -> None:
         self._do("INSERT OR REPLACE INTO meta VALUES (?, ?)", name, value)
 
+    def _upgrade(self) -> None:
+        """Have the tables that an earlier version had not."""
+        known = EARLIER.get(self._get("version") or "")
+        if known is not None:
+            with self.changing():
+                for table in TABLES[known:]:
+                    self._do(table)
+                self._set("version", VERSION)
+
     def _refuse_foreign(self) -> None:
         """A trigger or a view would act by itself: nothing is in there but what is made here."""
         rows = self._rows("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")
-        if [sql for (sql,) in rows] != list(TABLES):
+        found = [sql for (sql,) in rows]
+        meta = found[:1] == list(TABLES[:1])
+        known = EARLIER.get((self._get("version") if meta else None) or "", len(TABLES))
+        if found != list(TABLES[:known]):
             raise SignerStateError(
                 f"{self.path} has tables, triggers or views that are not as this program makes them: somebody has "
                 "changed it; bring it back from a backup"
@@ -368,22 +387,6 @@ def unknown(name: str) -> UnknownKey:
     return UnknownKey(
         f"this signer has no key {printable(name, 80)!r}: mesh-signer keys lists what it has"
     )
-
-
-_KEYS = "SELECT name, purpose, algorithm, label, spki, store, is_made_here FROM keys"
-
-
-def _key_row(row: tuple) -> KeyRow:  # type: ignore[type-arg]
-    name, purpose, algorithm, label, spki, store, is_made_here = row
-    return KeyRow(_held(name, purpose, algorithm, spki, bool(is_made_here)), label, store)
-
-
-@lru_cache(maxsize=1024)
-def _held(name: str, purpose: str, algorithm: str, spki: bytes, is_made_here: bool) -> HeldKey:
-    public_key = serialization.load_der_public_key(spki)
-    if not is_certifiable(public_key):
-        raise SignerStateError(f"the key {name} is of a kind that this program does not know")
-    return HeldKey(name, purpose, KeyAlgorithm(algorithm), public_key, spki, is_made_here)
 
 
 @lru_cache(maxsize=256)

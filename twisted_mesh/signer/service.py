@@ -12,6 +12,7 @@ from pki.signing.errors import SigningRefused
 from twisted_mesh.limits.rate_limit import Rate, RateLimited, TokenBuckets
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.signer.judging import Asked, Judging
+from twisted_mesh.signer.key_row import KeyRow
 from twisted_mesh.signer.keyring import Keyring
 from twisted_mesh.signer.messages import (
     Key,
@@ -23,7 +24,7 @@ from twisted_mesh.signer.messages import (
     SignRequest,
     WhereaboutsRequest,
 )
-from twisted_mesh.signer.record import KeyRow, unknown
+from twisted_mesh.signer.record import unknown
 
 #: What may be asked how often, but for certificates: statements, checkpoints, CSRs, new keys, lists of keys.
 _OTHERS = Rate(20, 200)

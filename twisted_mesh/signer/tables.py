@@ -1,6 +1,8 @@
 """The tables of a signer's record, word for word: whatever else is in the file is refused."""
 
-VERSION = "1"
+VERSION = "2"
+#: Which versions have as many of the tables, the first ones, and no other.
+EARLIER = {"1": 9}
 TABLES = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
     "CREATE TABLE keys (name TEXT PRIMARY KEY, purpose TEXT NOT NULL, algorithm TEXT NOT NULL, label TEXT NOT NULL, "
@@ -16,4 +18,8 @@ TABLES = (
     "root BLOB NOT NULL) STRICT",
     "CREATE TABLE approvals (pin TEXT PRIMARY KEY, until INTEGER NOT NULL, by TEXT NOT NULL, "
     "is_logged INTEGER NOT NULL) STRICT",
+    # Since version 2.
+    "CREATE TABLE precertificates (key TEXT NOT NULL, serial TEXT NOT NULL, sha256 TEXT NOT NULL, "
+    "not_after INTEGER NOT NULL, PRIMARY KEY (key, serial)) STRICT, WITHOUT ROWID",
+    "CREATE INDEX precertificates_by_end ON precertificates (not_after)",
 )

@@ -17,6 +17,7 @@ from pki.signing.memory import (
     CrlEffect,
     Effect,
     HeldKey,
+    PrecertificateEffect,
     SignedCheckpoint,
     SignedCrl,
     Verdict,
@@ -31,6 +32,7 @@ class Remembered:
     held: dict[bytes, HeldKey] = field(factory=dict)
     certificates: dict[str, list[x509.Certificate]] = field(factory=dict)
     known: dict[tuple[str, int], Certified] = field(factory=dict)
+    shown: dict[tuple[str, int], Certified] = field(factory=dict)
     crls: dict[str, SignedCrl] = field(factory=dict)
     lists: dict[str, set[int]] = field(factory=dict)
     checkpoints: dict[str, SignedCheckpoint] = field(factory=dict)
@@ -48,6 +50,9 @@ class Remembered:
 
     def certified(self, key: HeldKey, serial: int) -> Certified | None:
         return self.known.get((key.name, serial))
+
+    def precertified(self, key: HeldKey, serial: int) -> Certified | None:
+        return self.shown.get((key.name, serial))
 
     def last_crl(self, key: HeldKey) -> SignedCrl | None:
         return self.crls.get(key.name)
@@ -70,6 +75,8 @@ class Remembered:
             case CertificateEffect():
                 self.known[key.name, effect.serial] = Certified("", effect.not_after)
                 self._certify(key, effect)
+            case PrecertificateEffect():
+                self.shown[key.name, effect.serial] = Certified(effect.sha256, effect.not_after)
             case CrlEffect():
                 self.crls[key.name] = SignedCrl(effect.number, effect.sha256)
                 listed = self.lists.setdefault(key.name, set())

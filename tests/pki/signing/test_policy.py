@@ -1,15 +1,18 @@
 """A signer's policy is read whole or refused with all that is wrong with it."""
 
+import base64
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pki.keys import spki_der
 from pki.signing.policy import BadSigningPolicy, SigningPolicy
 from pki.spiffe import SpiffePattern
-from tests.authorities import BACKEND, MESH, OTHER
+from tests.authorities import BACKEND, MESH, OTHER, key
 
+LOG = base64.b64encode(spki_der(key("first log").public_key)).decode()
 PIN = "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
 
@@ -23,6 +26,8 @@ def test_all_that_a_policy_can_say() -> None:
         ip-addresses = false
         publication = ["https://ca.mesh.local/"]
         roots = ["{PIN}"]
+        log-keys = ["{LOG}"]
+        require-sct = 1
         max-cert-duration = "1h"
         max-responder-duration = "12h"
         max-issuing-duration = "30d"
@@ -38,6 +43,7 @@ def test_all_that_a_policy_can_say() -> None:
     assert policy.dns_names == ("localhost", "*.mesh.local")
     assert (policy.ip_addresses, policy.publication) == (False, ("https://ca.mesh.local/",))
     assert [str(pin) for pin in policy.roots] == [PIN]
+    assert ([str(log) for log in policy.log_keys], policy.require_sct) == ([LOG], 1)
     assert policy.max_cert_duration == timedelta(hours=1)
     assert policy.max_responder_duration == timedelta(hours=12)
     assert policy.max_issuing_duration == timedelta(days=30)
@@ -66,6 +72,11 @@ def test_the_least_that_it_must_say_is_the_default() -> None:
         'version = 1\ntrust-domain = "mesh.local"\nnames = ["spiffe://other.example/**"]',
         'version = 1\ntrust-domain = "mesh.local"\nnames = ["mesh.local/**"]',
         'version = 1\ntrust-domain = "mesh.local"\nroots = ["sha256/AA"]',
+        'version = 1\ntrust-domain = "mesh.local"\nlog-keys = ["AA=="]\nrequire-sct = 1',
+        'version = 1\ntrust-domain = "mesh.local"\nrequire-sct = 1',
+        'version = 1\ntrust-domain = "mesh.local"\nrequire-sct = -1',
+        f'version = 1\ntrust-domain = "mesh.local"\nlog-keys = ["{LOG}"]',
+        f'version = 1\ntrust-domain = "mesh.local"\nlog-keys = ["{LOG}", "{LOG}"]\nrequire-sct = 2',
         'version = 1\ntrust-domain = "mesh.local"\nmax-keys = 0',
         'version = 1\ntrust-domain = "mesh.local"\nmax-keys = true',
     ],

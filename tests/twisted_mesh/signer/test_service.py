@@ -381,6 +381,46 @@ def test_a_record_that_acts_by_itself_is_refused(rig: Rig, sql: str) -> None:
         Rig(rig.home)
 
 
+def test_a_record_of_an_earlier_version_gets_what_it_lacks(rig: Rig) -> None:
+    import sqlite3
+
+    ca = rig.ca()
+    rig.close()
+    connection = sqlite3.connect(rig.home / "signer.db", isolation_level=None)
+    connection.execute("DROP TABLE precertificates")
+    connection.execute("UPDATE meta SET value = '1' WHERE name = 'version'")
+    connection.close()
+    again = Rig(rig.home)
+    try:
+        assert again.record.key(ca.name).held.name == ca.name
+        assert again.record.precertified(again.record.key(ca.name).held, 1) is None
+    finally:
+        again.close()
+    connection = sqlite3.connect(rig.home / "signer.db", isolation_level=None)
+    connection.execute("CREATE TABLE more (x TEXT) STRICT")
+    connection.execute("UPDATE meta SET value = '1' WHERE name = 'version'")
+    connection.close()
+    with pytest.raises(SignerStateError, match="not as this program makes them"):
+        Rig(rig.home)
+
+
+def test_what_was_a_precertificate_only_leaves_the_list_when_it_has_ended(rig: Rig) -> None:
+    ca = rig.ca()
+    shown = done(
+        ca.issuing.sign(ca.issuing.draft(key(1).public_key, BACKEND, NOW, HOUR).precertificate())
+    )
+    held = rig.record.key(ca.name).held
+    assert rig.record.certified(held, shown.serial_number) is None
+    crl(ca, rig, 1, [shown.serial_number])
+    with pytest.raises(SigningRefused, match="crl-drops"):
+        crl(ca, rig, 2, [])
+    rig.ahead = HOUR + timedelta(minutes=2)
+    crl(ca, rig, 2, [])
+    rig.ahead = timedelta(days=30)
+    crl(ca, rig, 3, [])
+    assert rig.record.precertified(held, shown.serial_number) is None
+
+
 def test_a_record_is_of_one_trust_domain(rig: Rig) -> None:
     from pki.signing.policy import SigningPolicy
 
