@@ -6,7 +6,8 @@ and need a handful of tiles whatever the size of the tree.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Self
 
 from attrs import define, field
 
@@ -16,6 +17,7 @@ from pki.errors import PkiError
 Read = Callable[[int, int], bytes]
 
 _HASH = 32
+_sha256 = hashlib.sha256
 _HEIGHT = 8
 _WIDTH = 1 << _HEIGHT
 EMPTY_ROOT = hashlib.sha256(b"").digest()
@@ -196,6 +198,21 @@ class GrowingTree:
     _peaks: list[bytes] = field(factory=list, init=False)
     """Roots of the complete subtrees, the largest first."""
 
+    @classmethod
+    def resumed(cls, size: int, peaks: Sequence[bytes]) -> Self:
+        """One that has grown before: ``GrowingTree.resumed(t.size, t.peaks)`` goes on as ``t`` would."""
+        if len(peaks) != size.bit_count():
+            raise BadProof(f"a tree of {size} entries is not kept in {len(peaks)} hashes")
+        _demand_hashes(peaks)
+        tree = cls(size)
+        tree._peaks = list(peaks)
+        return tree
+
+    @property
+    def peaks(self) -> tuple[bytes, ...]:
+        """What is kept of it: the roots of its complete subtrees, the largest first."""
+        return tuple(self._peaks)
+
     def add(self, leaf: bytes) -> None:
         """One entry more, by its :func:`leaf_hash`."""
         size, top = self.size, leaf
@@ -204,6 +221,18 @@ class GrowingTree:
             size >>= 1
         self._peaks.append(top)
         self.size += 1
+
+    def add_all(self, leaves: Iterable[bytes]) -> None:
+        """Several entries more, each as :meth:`add` adds it: who follows a log has millions."""
+        peaks, size = self._peaks, self.size
+        for top in leaves:
+            rest = size
+            while rest & 1:
+                top = _sha256(b"\1" + peaks.pop() + top).digest()  # noqa: PLW2901 - it is what it grows into
+                rest >>= 1
+            peaks.append(top)
+            size += 1
+        self.size = size
 
     @property
     def root(self) -> bytes:

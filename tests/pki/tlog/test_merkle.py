@@ -161,6 +161,25 @@ def test_a_growing_tree_has_the_same_root(size: int) -> None:
     assert tree.root == WIDE_ROOTS.get(size, EMPTY_ROOT)
 
 
+@given(st.lists(st.integers(0, 20), max_size=6))
+def test_a_tree_goes_on_from_what_was_kept_of_it(steps: list[int]) -> None:
+    leaves = [leaf_hash(entry) for entry in WIDE_ENTRIES[: sum(steps)]]
+    whole, resumed, at = GrowingTree(), GrowingTree(), 0
+    for leaf in leaves:
+        whole.add(leaf)
+    for step in steps:
+        resumed = GrowingTree.resumed(resumed.size, resumed.peaks)
+        resumed.add_all(leaves[at : at + step])
+        at += step
+    assert (resumed.size, resumed.root, resumed.peaks) == (whole.size, whole.root, whole.peaks)
+
+
+@pytest.mark.parametrize(("size", "peaks"), [(1, ()), (3, (bytes(32),)), (1, (b"short",))])
+def test_what_is_no_tree_is_not_gone_on_with(size: int, peaks: tuple[bytes, ...]) -> None:
+    with pytest.raises(BadProof):
+        GrowingTree.resumed(size, peaks)
+
+
 @given(st.lists(st.integers(0, 700), max_size=8))
 def test_tiles_do_not_depend_on_how_a_tree_grew(steps: list[int]) -> None:
     entries = many(sum(steps))
