@@ -7,6 +7,7 @@ from twisted_mesh.attest import meters as attest_meters
 from twisted_mesh.ca import metrics
 from twisted_mesh.ctlog import metrics as ctlog_metrics
 from twisted_mesh.files import keeper, tellers
+from twisted_mesh.monitor import figures
 from twisted_mesh.proxy.report import Report
 from twisted_mesh.runtime import meters
 from twisted_mesh.runtime.meters import Reading
@@ -20,6 +21,7 @@ _LOOKED_UP: tuple[Reading[object], ...] = (
     *monitoring.OF_IDENTITY,  # type: ignore[arg-type]
     monitoring.EVENTS,  # type: ignore[list-item]
     *keeper.READINGS,  # type: ignore[arg-type]
+    *figures.READINGS,  # type: ignore[arg-type]
     *workload_socket.READINGS,  # type: ignore[arg-type]
     *parent.OF_WORKERS,  # type: ignore[arg-type]
     reading_of([]),

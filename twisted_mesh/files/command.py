@@ -1,4 +1,4 @@
-"""``--on-update``: a command that is run once files are new, within a time, and with as much of its output as helps.
+"""A command that is run once there is something to tell, within a time, and with as much of its output as helps.
 
 Everything here blocks and is meant for a thread.
 """
@@ -64,19 +64,19 @@ class Command:
     timeout: float = PATIENCE
 
     @classmethod
-    def parse(cls, text: str, timeout: float = PATIENCE) -> Self:
+    def parse(cls, text: str, timeout: float = PATIENCE, option: str = "--on-update") -> Self:
         """Raises :class:`Malformed`, also where there is no such program."""
         try:
             words = tuple(shlex.split(text))
         except ValueError as error:
             raise Malformed(
-                f"--on-update: {discreet(text, 200)!r} cannot be split into words ({str(error).lower()})"
+                f"{option}: {discreet(text, 200)!r} cannot be split into words ({str(error).lower()})"
             ) from None
         if not words or "\0" in text:
-            raise Malformed("--on-update names no program")
+            raise Malformed(f"{option} names no program")
         if shutil.which(words[0]) is None:
             raise Malformed(
-                f"--on-update: there is no program {discreet(words[0], 200)!r} in PATH that we may run; for what a "
+                f"{option}: there is no program {discreet(words[0], 200)!r} in PATH that we may run; for what a "
                 "shell is to understand write sh -c '…'"
             )
         return cls(words, timeout)

@@ -52,7 +52,7 @@ class Database:
         """Open it to look into it only, while a watcher goes on writing."""
         if not self.path.exists():
             raise StateError(
-                f"there is no index {self.path}: mesh-ctl ct watch keeps one; or search a log itself with --from-log"
+                f"there is no index {self.path}: mesh-ctl ct watch keeps one; or search logs themselves with --ct-logs"
             )
         with self._explaining():
             self._open()

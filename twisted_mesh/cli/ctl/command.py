@@ -15,6 +15,7 @@ _COMMANDS = {
     "backup": "Save all that a CA needs, and bring it back.",
     "ca": "Show the CA's certificates; take the root's key away.",
     "cert": "List, show, revoke and export certificates.",
+    "ct": "Watch logs of certificates, search them, and prove what is in them.",
     "doctor": "Say what is not well with the CA, and what to do.",
     "entry": "Create, list, show and delete registration entries.",
     "federation": "Federate with other trust domains: add, list, show, refresh, remove.",

@@ -29,7 +29,7 @@ def administer(reach: Reach, work: Work) -> int:
 
     Raises :class:`PkiError` for a ``reach`` that cannot be used, and :class:`click.Abort` on Ctrl-C.
     """
-    administration = Administration(_client(reach))
+    administration = Administration(client_of(reach))
     if lack := too_few(LEAST_OPEN_FILES):
         say("mesh-ctl", lack)
         return UNUSABLE
@@ -44,7 +44,8 @@ def administer(reach: Reach, work: Work) -> int:
         return status_of(error)
 
 
-def _client(reach: Reach) -> BlockingCaClient:
+def client_of(reach: Reach) -> BlockingCaClient:
+    """Who asks the CA. Raises :class:`PkiError` for a ``reach`` that cannot be used."""
     timeout = parse_duration(reach.timeout).total_seconds()
     if not timeout:
         raise Malformed("--timeout is at least 1s")
