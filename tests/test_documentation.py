@@ -102,7 +102,9 @@ FOREIGN = {
     "kubectl": {"--raw"},
     "docker": {"--cgroup-parent"},
     "podman": {"--cgroups"},
-    "pkcs11-tool": {"--list-mechanisms"},
+    "pkcs11-tool": {
+        *("--list-mechanisms", "--list-objects", "--delete-object", "--login", "--type", "--id"),
+    },
     "step": {"--daemon"},
     "tests.bench": {"--again", "--quick"},
 }

@@ -78,13 +78,15 @@ class KeyStores:
         """Where a key is; of one whose store cannot say, why. Never raises for a store's sake."""
         if not isinstance(key, StoredKey):
             return Whereabouts("file", "")
-        kind, own_pin = key.reference.scheme, ""
+        kind, own_pin, where = key.reference.scheme, "", ""
         try:
             store = self.store_of(key.reference)
-            own_pin = store.own_pin
+            own_pin, where = store.own_pin, store.uri.removeprefix(f"{kind}:")
             return evolve(await store.whereabouts(key.reference), own_pin=own_pin)
         except PkiError as error:
-            return Whereabouts(kind, key.uri, own_pin=own_pin, problem=error.problems[0])
+            return Whereabouts(
+                kind, key.uri, store=where, own_pin=own_pin, problem=error.problems[0]
+            )
 
     def store_of(self, reference: KeyReference) -> KeyStore:
         """The store that a reference names. Raises :class:`KeyStoreRefused`."""

@@ -148,11 +148,6 @@ class Record:
             return key_row(row)
         raise unknown(name)
 
-    @property
-    def keys_made(self) -> int:
-        """How many there ever were."""
-        return int(self._get("keys-made") or 0)
-
     def add_key(self, row: KeyRow, now: datetime) -> None:
         """Within :meth:`changing`."""
         held = row.held
@@ -167,7 +162,6 @@ class Record:
             int(held.is_made_here),
             now.isoformat(),
         )
-        self._set("keys-made", str(self.keys_made + 1))
 
     # What a judge asks: see Memory.
 

@@ -1,8 +1,10 @@
 """A signer: keys, the judge of what they sign, and how often they may."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from attrs import define, field
+from msgspec import structs
 from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -24,7 +26,8 @@ from twisted_mesh.signer.messages import (
     SignRequest,
     WhereaboutsRequest,
 )
-from twisted_mesh.signer.record import unknown
+from twisted_mesh.signer.record import KeyRow, unknown
+from twisted_mesh.signer.signing_log import Said
 
 #: What may be asked how often, but for certificates: statements, checkpoints, CSRs, new keys, lists of keys.
 _OTHERS = Rate(20, 200)
@@ -60,8 +63,6 @@ class Signer:
     signed: dict[tuple[str, str], int] = field(factory=dict, init=False)
     """How many of each kind, by the key's purpose: for metrics."""
     _rows: dict[str, KeyRow] = field(factory=dict, init=False)
-    _made: int = field(default=0, init=False)
-    """How many keys there ever were."""
     _rates: Mapping[str, TokenBuckets] = field(init=False)
     _making: DeferredLock = field(factory=DeferredLock, init=False)
 
@@ -78,7 +79,6 @@ class Signer:
         for row in self.judging.record.all_keys():
             self.keyring.load(row)
             self._rows[row.held.name] = row
-        self._made = self.judging.record.keys_made
 
     def keys(self) -> KeyList:
         """All of them."""
@@ -97,12 +97,10 @@ class Signer:
                     f"there are {len(self._rows)} keys, and the policy lets the signer make {most} (max-keys)",
                     "raise it, where these are all yours",
                 )
-            # A name that no key ever had.
-            name = f"{asked.purpose}-{self._made + 1}"
+            name = self._name(asked.purpose)
             row = await self.keyring.make(asked, name)
             await self.judging.add_key(row, by)
             self._rows[name] = row
-            self._made += 1
         finally:
             self._making.release()
         self.log.info(
@@ -130,9 +128,23 @@ class Signer:
         return Signature(signature)
 
     async def whereabouts(self, asked: WhereaboutsRequest) -> KeyWhereabouts:
-        """Where a key is. Raises :class:`PkiError`."""
+        """Where a key is, and why it cannot sign now: be it that nothing can be recorded. Raises :class:`PkiError`."""
         self._charge(OTHERS)
-        return await self.keyring.whereabouts(self._row(asked.key))
+        found = await self.keyring.whereabouts(self._row(asked.key))
+        if self._unrecorded and not found.problem:
+            with suppress(PkiError):  # it stays the problem then
+                await self.judging.do(self._resumed)
+            found = structs.replace(found, problem=self._unrecorded)
+        return found
+
+    @property
+    def _unrecorded(self) -> str:
+        """Why nothing can be recorded; empty where it can."""
+        return "" if self.judging.problem is None else str(self.judging.problem)
+
+    def _resumed(self) -> list[Said]:
+        """What the log says where nothing could be written, once it can."""
+        return [Said(self.now().isoformat(), "resume", "", by="signer")]
 
     @property
     def problem(self) -> PkiError | None:
@@ -140,6 +152,12 @@ class Signer:
         if self.judging.problem is not None:
             return self.judging.problem
         return next(iter(self.keyring.stores.problems.values()), None)
+
+    def _name(self, purpose: KeyPurpose) -> str:
+        """One that no key ever had: keys stay on record, whatever becomes of them."""
+        found = (name.rpartition("-") for name in self._rows)
+        numbers = (int(n) for kind, _, n in found if kind == purpose and n.isdecimal())
+        return f"{purpose}-{max(numbers, default=0) + 1}"
 
     def _row(self, name: str) -> KeyRow:
         # Not out of the record: that is its thread's.

@@ -5,7 +5,7 @@ from typing import cast
 
 from twisted.application.service import IService
 
-from pki.spiffe import SpiffePattern
+from pki.spiffe import SpiffePattern, TrustDomain
 from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.http.refusal import HttpRefusal
@@ -61,17 +61,6 @@ class ServerService(MeshService):
                 event="allow-all",
                 trust_domain=str(options["trust-domain"]),
             )
-        # A Workload API may bring the bundles of federated trust domains along.
-        for pattern in allow if options["source"] is None else ():
-            if pattern.trust_domain != options["trust-domain"]:
-                self.log.warn(
-                    "--allow {pattern} lets nobody in before an entry that lets this server have its ID federates with "
-                    "that trust domain (mesh-ctl entry create --federates-with), and its CA with it: this server is of "
-                    "{trust_domain}",
-                    event="allow-unheld",
-                    pattern=str(pattern),
-                    trust_domain=str(options["trust-domain"]),
-                )
         self.agent = Agent(
             self.client,
             options.wanted(),
@@ -110,6 +99,7 @@ class ServerService(MeshService):
         for service in self.agent.services:
             self.addService(service)
         svid = await self.manager.ready()
+        self._tell_of_strangers(svid.spiffe_id.trust_domain)
         self.open()
         if isinstance(self.client, CaClient):
             self.addService(
@@ -142,6 +132,20 @@ class ServerService(MeshService):
             next_rotation=rfc3339(rotation),
             wait=spoken_duration(rotation - wall_clock()),
         )
+
+    def _tell_of_strangers(self, ours: TrustDomain) -> None:
+        """Whom ``--allow`` names, and of whose trust domain no bundle has come."""
+        bundles = self.trust_store.trust.bundles
+        for pattern in self.trust_store.trust.allow:
+            if bundles.get(pattern.trust_domain) is None:
+                self.log.warn(
+                    "--allow {pattern} lets nobody in before an entry that lets this server have its ID federates with "
+                    "that trust domain (mesh-ctl entry create --federates-with), and its CA with it: this server is of "
+                    "{trust_domain}",
+                    event="allow-unheld",
+                    pattern=str(pattern),
+                    trust_domain=str(ours),
+                )
 
     def rereads(self) -> list[Reread]:
         """The log level, who may connect, pins, whose receipts count, and whose lists of the revoked are heeded."""

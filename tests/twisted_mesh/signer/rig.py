@@ -21,7 +21,14 @@ from twisted_mesh.limits.rate_limit import Rate
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.signer.judging import Judging
 from twisted_mesh.signer.keyring import Keyring
-from twisted_mesh.signer.messages import Key, KeyPurpose, NewKey, SignRequest
+from twisted_mesh.signer.messages import (
+    Key,
+    KeyPurpose,
+    KeyWhereabouts,
+    NewKey,
+    SignRequest,
+    WhereaboutsRequest,
+)
 from twisted_mesh.signer.record import Record
 from twisted_mesh.signer.service import Signer
 from twisted_mesh.signer.signing_log import Line, SigningLog, parse_line
@@ -91,6 +98,9 @@ class Rig:
 
     def sign(self, name: str, data: bytes) -> bytes:
         return done(self.signer.sign(SignRequest(name, data), BY)).signature
+
+    def whereabouts(self, name: str) -> KeyWhereabouts:
+        return done(self.signer.whereabouts(WhereaboutsRequest(name)))
 
     def lines(self) -> list[Line]:
         return [parse_line(line) for line in self.log.path.read_bytes().splitlines()]

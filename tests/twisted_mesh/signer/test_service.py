@@ -70,7 +70,7 @@ def test_a_key_is_made_signs_and_is_there_again_after_a_restart(rig: Rig) -> Non
 
 def test_each_key_is_another_and_has_a_name_of_its_own(rig: Rig) -> None:
     names = [rig.make(purpose).name for purpose in (ISSUING, ISSUING, ROOT)]
-    assert names == ["issuing-1", "issuing-2", "root-3"]
+    assert names == ["issuing-1", "issuing-2", "root-1"]
     assert len({k.public_key for k in rig.signer.keys().keys}) == 3
 
 
@@ -133,11 +133,11 @@ def test_a_ca_begins_and_issues_and_all_of_it_is_in_the_log(rig: Rig) -> None:
     crl(ca, rig, 1, [])
     assert [(line.event, line.key, line.kind) for line in rig.lines()] == [
         ("key", "root-1", "root"),
-        ("key", "issuing-2", "issuing"),
+        ("key", "issuing-1", "issuing"),
         ("sign", "root-1", "certificate"),
         ("sign", "root-1", "certificate"),
-        ("sign", "issuing-2", "certificate"),
-        ("sign", "issuing-2", "crl"),
+        ("sign", "issuing-1", "certificate"),
+        ("sign", "issuing-1", "crl"),
     ]
     last = rig.lines()[4]
     assert last.sha256 == hashlib.sha256(data).hexdigest()
@@ -342,6 +342,10 @@ def test_while_nothing_can_be_written_nothing_is_signed(
             rig.sign(ca.name, data)
         assert rig.signer.problem is not None
         assert not signed
+        # Whoever only looks hears of it too, and so does not take the signer for one that signs.
+        assert "No space left" in rig.whereabouts(ca.name).problem
+    assert rig.whereabouts(ca.name).problem == ""
+    assert rig.signer.problem is None
     assert rig.sign(ca.name, data)
     assert signed
     assert rig.signer.problem is None

@@ -109,7 +109,7 @@ def _where(row: KeyRow) -> str:
     if row.kind == "away":
         return "not here: it was taken away"
     made = " ".join(filter(None, (row.manufacturer, row.model, row.serial)))
-    called = f", {row.label!r}" if row.label else ""
+    called = f", {row.label!r}" if row.label else f", {row.uri}"
     which = f" {row.id}" if row.id else ""
     if not row.store:
         return row.uri  # it begins with the kind
