@@ -17,7 +17,7 @@ SOAK = os.environ.get("MESH_SOAK") == "1"
 # Machines that run tests are busy: no deadline, and slow generation is not a finding.
 _shared = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=100, **_shared)
-settings.register_profile("ci", max_examples=200, derandomize=True, print_blob=True, **_shared)
+settings.register_profile("ci", max_examples=100, derandomize=True, print_blob=True, **_shared)
 settings.register_profile("soak", max_examples=2000, **_shared)
 settings.load_profile("soak" if SOAK else "ci" if IN_CI else "dev")
 
