@@ -38,6 +38,11 @@ _PLACES = {
 }
 
 
+_DAMAGED = "its DER is damaged or cut short"
+#: A tag, and where the element, its content and what comes after it begin.
+Span = tuple[int, int, int, int]
+
+
 @frozen
 class Element:
     """One element of DER."""
@@ -100,29 +105,52 @@ def elements(der: bytes) -> Iterator[Element]:
     while position < len(der):
         start = position
         if len(der) - start < 2 or der[start] & 0x1F == 0x1F:
-            raise Malformed("its DER is damaged or cut short")
+            raise Malformed(_DAMAGED)
         size, position = der[start + 1], start + 2
         if size >= 0x80:
             octets = size & 0x7F
             size = int.from_bytes(der[position : position + octets], "big")
             position += octets
             if not 1 <= octets <= 4:
-                raise Malformed("its DER is damaged or cut short")
+                raise Malformed(_DAMAGED)
         end = position + size
         if end > len(der):
-            raise Malformed("its DER is damaged or cut short")
+            raise Malformed(_DAMAGED)
         yield Element(der[start], der[position:end], der[start:end])
         position = end
 
 
 def canonical_elements(der: bytes) -> tuple[Element, ...]:
-    """:func:`elements`, of which each is written with the shortest length (X.690 section 10.1).
+    """:func:`elements`, of which each has the shortest length (X.690 section 10.1). Raises :class:`Malformed`."""
+    return tuple(
+        Element(tag, der[inner:end], der[at:end])
+        for tag, at, inner, end in canonical_spans(der, 0, len(der))
+    )
+
+
+def canonical_spans(der: bytes, at: int, end: int) -> list[Span]:
+    """Where each element between ``at`` and ``end`` is, by the rule of :func:`canonical_elements`.
 
     Raises :class:`Malformed`. What is inside of them is not looked at.
     """
-    found = tuple(elements(der))
-    if any(element(part.tag, part.content) != part.whole for part in found):
-        raise Malformed("its DER has a length that is written longer than it must be")
+    found: list[Span] = []
+    while at < end:
+        if end - at < 2 or der[at] & 0x1F == 0x1F:
+            raise Malformed(_DAMAGED)
+        size, start = der[at + 1], at + 2
+        if size >= 0x80:
+            octets = size & 0x7F
+            if not 1 <= octets <= 4:
+                raise Malformed(_DAMAGED)
+            size = int.from_bytes(der[start : start + octets], "big")
+            start += octets
+            if size < 0x80 or not size >> 8 * (octets - 1):
+                raise Malformed("its DER has a length that is written longer than it must be")
+        stop = start + size
+        if stop > end:
+            raise Malformed(_DAMAGED)
+        found.append((der[at], at, start, stop))
+        at = stop
     return found
 
 

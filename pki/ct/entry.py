@@ -9,13 +9,20 @@ from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from pki.ct.errors import BadSct
 from pki.ct.precertificate import (
     LONGEST,
     is_poisoned,
+    parted,
     without_poison,
     without_scts,
 )
-from pki.ct.sct import index_extension, parse_extensions
+from pki.ct.sct import (
+    SignedCertificateTimestamp,
+    index_extension,
+    parse_extensions,
+    parse_list,
+)
 from pki.ct.wire import Reader, vector
 from pki.errors import Malformed
 from pki.svid.certificate import encoded_parts
@@ -89,6 +96,18 @@ def signed_entry_of(cert: x509.Certificate, issuer: x509.Certificate) -> SignedE
     """What the receipts inside a certificate are for. Raises :class:`Malformed` for a precertificate."""
     tbs = without_scts(cert.tbs_certificate_bytes)
     return SignedEntry(EntryType.PRECERT, tbs, key_hash_of(issuer))
+
+
+def receipts_of(
+    cert: x509.Certificate, issuer: x509.Certificate
+) -> tuple[tuple[SignedCertificateTimestamp, ...], SignedEntry]:
+    """The receipts inside a certificate, and what they are for. Raises :class:`BadSct`."""
+    try:
+        listed, tbs = parted(cert.tbs_certificate_bytes)
+    except Malformed as error:
+        raise BadSct(f"what receipts (SCTs) of it are for cannot be told: {error}") from None
+    scts = () if listed is None else parse_list(listed)
+    return scts, SignedEntry(EntryType.PRECERT, tbs, key_hash_of(issuer))
 
 
 @frozen

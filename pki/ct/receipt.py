@@ -7,7 +7,7 @@ from attrs import evolve, frozen
 from cryptography import x509
 
 from pki.codes import Code
-from pki.ct.entry import SignedEntry, signed_entry_of
+from pki.ct.entry import SignedEntry, receipts_of
 from pki.ct.errors import BadSct
 from pki.ct.log_key import LogKey, log_signature
 from pki.ct.log_list import Log, LogList
@@ -15,10 +15,9 @@ from pki.ct.sct import (
     SignedCertificateTimestamp,
     index_extension,
     moment,
-    scts_of,
 )
 from pki.ct.wire import vector
-from pki.errors import Malformed, PkiError, Problem
+from pki.errors import PkiError, Problem
 from pki.keys import SigningKey
 from pki.svid.x509svid import subject_of
 from pki.validity import rfc3339, spoken_duration
@@ -73,13 +72,7 @@ def judge_receipts(
 
     For each log one signature is verified: how many a stranger puts in costs nothing.
     """
-    scts = scts_of(cert)
-    if not scts:
-        return ()
-    try:
-        entry = signed_entry_of(cert, issuer)
-    except Malformed as error:
-        raise BadSct(f"what its receipts (SCTs) are for cannot be told: {error}") from None
+    scts, entry = receipts_of(cert, issuer)
     seen: set[bytes] = set()
     return tuple(_judged(sct, entry, logs, now, seen) for sct in scts)
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from pki.der import (
     Block,
     blocks,
+    canonical_elements,
+    canonical_spans,
     element,
     elements,
     generalized_time,
@@ -191,3 +193,41 @@ def test_object_identifiers_are_written_with_dots(dotted: str) -> None:
         content += bytes(octets)
     assert oid_text(content) == dotted
     assert oid_content(dotted) == content
+
+
+@given(
+    st.binary(max_size=40)
+    | st.lists(
+        st.builds(element, st.sampled_from([0x02, 0x04, 0x30]), st.binary(max_size=200))
+    ).map(b"".join)
+)
+def test_canonical_elements_are_those_with_the_shortest_length(data: bytes) -> None:
+    try:
+        found = tuple(elements(data))
+    except Malformed:
+        found = None
+    is_canonical = found is not None and all(
+        element(part.tag, part.content) == part.whole for part in found
+    )
+    if is_canonical:
+        assert canonical_elements(data) == found
+    else:
+        with pytest.raises(Malformed):
+            canonical_elements(data)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["0481017f", "04820001ff", "0480", "04850000000001ff", "0481", "1f00", "04", "048200800000"],
+)
+def test_what_is_not_canonical_or_cut_short_is_refused(odd: str) -> None:
+    with pytest.raises(Malformed):
+        canonical_elements(bytes.fromhex(odd))
+
+
+def test_no_element_reaches_over_the_end_of_what_it_is_in() -> None:
+    data = bytes.fromhex("040300000004820100") + bytes(256)
+    assert canonical_spans(data, 0, 5) == [(0x04, 0, 2, 5)]
+    for end in (4, 6, 7, 8, 9, 100):
+        with pytest.raises(Malformed):
+            canonical_spans(data, 0, end)

@@ -175,7 +175,7 @@ ODD = {
         "no TBSCertificate of version 3",
     ),
     "version 1": (tlv(0x30, b"".join(_FIELDS[1:])), "no TBSCertificate of version 3"),
-    "nothing inside": (b"\x30\x00", "has fields"),
+    "nothing inside": (b"\x30\x00", "no TBSCertificate"),
     "nothing": (b"", "one SEQUENCE"),
     "too long": (tlv(0x30, bytes(LONGEST)), "not looked at"),
     "cut short": (DRAFT[:-1], "cut short"),
