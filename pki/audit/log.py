@@ -6,7 +6,6 @@ read transparency logs can read it.
 """
 
 import base64
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,19 +22,14 @@ from pki.errors import Malformed, PkiError, printable
 from pki.keys import KeptKey, KeyAlgorithm, MemoryKey, UnusableKey, signature_over
 from pki.keys.pkcs8 import read_pem, write_pem
 from pki.tlog.merkle import EMPTY_ROOT, BadProof, verify_consistency
+from pki.tlog.note import BadNote, Note, NoteSignature, is_key_name, key_hash, unbase64
 from pki.validity import parse_rfc3339, rfc3339, rfc3339_exactly
 
 _ED25519 = b"\x01"
 #: What every key of a log is: witnesses verify nothing else.
 LOG_ALGORITHM = KeyAlgorithm.ED25519
-_DASH = "\u2014"
-_NAME = re.compile(r"[^\s+]{1,200}")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 _MAX_SIZE = 2**63 - 1
-#: Control characters that no note has (C2SP signed-note), and halves of surrogate pairs: no UTF-8 has them.
-_FOREIGN = re.compile("[\x00-\x09\x0b-\x1f\ud800-\udfff]")
-#: Characters. Sixteen signatures must be accepted, and those of ML-DSA take 6,700 characters each.
-_MAX_NOTE = 128 * 1024
 
 
 class Act(StrEnum):
@@ -178,7 +172,7 @@ class Checkpoint:
             if not _SIZE.fullmatch(size):
                 raise ValueError
             at = parse_rfc3339(time.removeprefix("time "))
-            checkpoint = cls(origin, int(size), _unbase64(root), at)
+            checkpoint = cls(origin, int(size), unbase64(root), at)
         except (ValueError, PkiError):
             raise BadCheckpoint("the note is no checkpoint of an audit log") from None
         if end or len(checkpoint.root) != 32 or checkpoint.text != text:
@@ -188,16 +182,8 @@ class Checkpoint:
         return checkpoint
 
 
-def _unbase64(text: str) -> bytes:
-    """Raises ValueError for all but what base64 is written like; how much Python overlooks differs by version."""
-    data = base64.b64decode(text, validate=True)
-    if base64.b64encode(data).decode() != text:
-        raise ValueError("not canonical base64")
-    return data
-
-
 def _demand_name(_instance: object, _attribute: object, name: str) -> None:
-    if not _NAME.fullmatch(name) or _FOREIGN.search(name):
+    if not is_key_name(name):
         raise BadCheckpoint(
             f"{printable(name, 80)!r} is no name of an audit log: it has no spaces, no + and at most 200 characters"
         )
@@ -216,7 +202,7 @@ class Verifier:
         name, _, rest = text.partition("+")
         digest, _, key = rest.partition("+")
         try:
-            raw = _unbase64(key)
+            raw = unbase64(key)
         except ValueError:
             raw = b""
         if len(raw) != 33 or raw[:1] != _ED25519:
@@ -233,8 +219,7 @@ class Verifier:
     @property
     def key_hash(self) -> bytes:
         """Four bytes by which a line of a signed note names this key (C2SP signed-note)."""
-        named = self.name.encode() + b"\n" + _ED25519 + self.public_bytes
-        return hashlib.sha256(named).digest()[:4]
+        return key_hash(self.name, _ED25519[0], self.public_bytes)
 
     def verify(self, signature: bytes, data: bytes) -> None:
         """Raises ``cryptography.exceptions.InvalidSignature`` unless the log's key signed ``data``."""
@@ -245,19 +230,11 @@ class Verifier:
 
         Lines signed by others are passed over; a line of this key must hold.
         """
-        if len(note) > _MAX_NOTE or _FOREIGN.search(note):
-            raise BadCheckpoint(
-                "this is no signed note: it is too long, or has characters that none has"
-            )
-        text, separator, signatures = note.rpartition("\n\n")
-        text += "\n"
-        if not separator or not signatures.endswith("\n"):
-            raise BadCheckpoint("the note is damaged, or not signed")
-        ours = [
-            signature[4:]
-            for signature in map(self._signature, signatures[:-1].split("\n"))
-            if signature is not None and signature[:4] == self.key_hash
-        ]
+        try:
+            found = Note.parse(note)
+        except BadNote as error:
+            raise BadCheckpoint(str(error)) from None
+        text, ours = found.text, found.by(self.name, self.key_hash)
         if not ours:
             raise BadCheckpoint(f"the note is not signed by the key of {self.name}")
         try:
@@ -272,18 +249,6 @@ class Verifier:
                 f"the checkpoint is of the log {printable(checkpoint.origin, 80)}, not of {self.name}"
             )
         return checkpoint
-
-    def _signature(self, line: str) -> bytes | None:
-        """Key hash and signature in a line that names this key; None for another's."""
-        dash, _, rest = line.partition(" ")
-        name, _, encoded = rest.partition(" ")
-        if dash != _DASH or not name or not encoded:
-            raise BadCheckpoint("the note is damaged: a line of its signatures is none")
-        try:
-            raw = _unbase64(encoded)
-        except ValueError:
-            raise BadCheckpoint("the note is damaged: a signature is no base64") from None
-        return raw if name == self.name else None
 
 
 @frozen(eq=False, repr=False)
@@ -376,8 +341,7 @@ def _text_of(checkpoint: Checkpoint, name: str) -> str:
 
 
 def _note(text: str, verifier: Verifier, made: bytes) -> str:
-    signature = base64.b64encode(verifier.key_hash + made).decode()
-    return f"{text}\n{_DASH} {verifier.name} {signature}\n"
+    return str(Note(text, (NoteSignature(verifier.name, verifier.key_hash, made),)))
 
 
 _FORKED = (

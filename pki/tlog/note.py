@@ -41,7 +41,7 @@ class NoteSignature:
             raw = unbase64(encoded)
         except ValueError:
             raw = b""
-        if dash != DASH or not _NAME.fullmatch(name) or len(raw) <= 4:
+        if dash != DASH or not _NAME.fullmatch(name) or len(raw) < 4:
             raise BadNote("the note is damaged: a line of its signatures is none")
         return cls(name, raw[:4], raw[4:])
 
