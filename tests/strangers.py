@@ -26,11 +26,15 @@ from twisted.internet.address import IPv4Address
 
 from pki.audit.log import LogKey, Verifier
 from pki.crl.crl import MAX_CRL_SIZE, read_crl
+from pki.ct.entry import EntryType, SignedEntry
+from pki.ct.precertificate import with_scts
+from pki.ct.receipt import SctDemand
+from pki.ct.sct import list_bytes
 from pki.der import blocks, element, elements, integer
 from pki.errors import PkiError, printable
 from pki.issuing.csr import IssuanceRequest, build_csr
 from pki.jwt_svid.jwks import JwtAuthority
-from pki.keys import KeyAlgorithm
+from pki.keys import KeyAlgorithm, MemoryKey
 from pki.keys.kind import KeyKind, base64url
 from pki.keys.pkcs8 import read_pem
 from pki.ocsp.request import MAX_REQUEST_SIZE, OcspRequest, decode_get
@@ -56,6 +60,7 @@ from tests.authorities import (
     tlv,
 )
 from tests.hostile import dear_chain
+from tests.pki.ct.logs import LOGS, ONE, TWO
 from tests.twisted_mesh.api.test_client import bundle_asked
 from tests.twisted_mesh.http.test_server import Rig
 from tests.twisted_mesh.tls.wires import End
@@ -289,6 +294,30 @@ def _read_chain(data: bytes) -> object:
     return _judge().verdict_on_der(presented, Purpose.CLIENT)
 
 
+def _receipts(size: int) -> bytes:
+    """Sixteen of two logs that are known, none of them good, among extensions of nine bytes."""
+    body = mesh().leaf().tbs_certificate_bytes
+    scts = [log.sct(SignedEntry(EntryType.X509, b"x"), n) for n in range(8) for log in (ONE, TWO)]
+    body = with_scts(body, list_bytes(scts))
+    (outer,) = elements(body)
+    *fields, wrapped = elements(outer.content)
+    (listed,) = elements(wrapped.content)
+    small = b"".join(
+        b"\x30\x07\x06\x03%b\x04\x00" % bytes((0x2A, n >> 7 | 0x80, n & 0x7F))
+        for n in range(0x100, 0x100 + max(0, size - len(body)) // 9)
+    )
+    extensions = tlv(0xA3, tlv(0x30, small + listed.content))
+    front = b"".join(field.whole for field in fields)
+    issuing = mesh().issuing.key
+    assert isinstance(issuing, MemoryKey)
+    return signed_anew(tlv(0x30, front + extensions), issuing.private_key)  # type: ignore[arg-type]
+
+
+def _read_receipts(data: bytes) -> object:
+    cert = x509.load_der_x509_certificate(data)
+    return SctDemand(2, LOGS).problems((cert, mesh().issuing.certificate), NOW)
+
+
 def _head(size: int) -> bytes:
     return b"GET /now HTTP/1.1\r\nHost: a\r\n" + b"x:y\r\n" * (size // 5) + b"\r\n"
 
@@ -408,6 +437,14 @@ READERS = (
         18 * _KIB,
         _chain,
         _read_chain,
+    ),
+    Reader(
+        "receipts in a certificate",
+        "16 of known logs, none of them good, among extensions of nine bytes",
+        24 * _KIB,
+        _receipts,
+        _read_receipts,
+        checks=2,
     ),
     Reader(
         "CSR, its key",

@@ -13,6 +13,7 @@ from pki.errors import PkiError
 DASH = "\u2014"
 #: Characters. Sixteen signatures must be accepted, and some take 6,700 characters each.
 LONGEST = 128 * 1024
+MOST_SIGNATURES = 100
 #: Control characters that no note has, and halves of surrogate pairs: no UTF-8 has them.
 _FOREIGN = re.compile("[\x00-\x09\x0b-\x1f\ud800-\udfff]")
 _NAME = re.compile(r"[^\s+]{1,200}")
@@ -81,6 +82,8 @@ class Note:
 
 def read_signatures(lines: str) -> tuple[NoteSignature, ...]:
     """Lines of signatures alone, each with a newline at its end, as a witness answers. Raises :class:`BadNote`."""
+    if lines.count("\n") > MOST_SIGNATURES:
+        raise BadNote(f"a note of over {MOST_SIGNATURES} signatures is not looked at")
     if len(lines) > LONGEST or not lines.endswith("\n"):
         raise BadNote("these are no lines of signatures of a note")
     return tuple(map(NoteSignature.parse, lines[:-1].split("\n")))

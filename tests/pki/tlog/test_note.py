@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pki.tlog.note import (
     LONGEST,
+    MOST_SIGNATURES,
     BadNote,
     Note,
     NoteSignature,
@@ -80,8 +81,9 @@ _LINE = "\u2014 name AAAAAAA=\n"
         ("text\n\n\u2014 name AAAA AAA=\n", "a line of its signatures"),
         (f"text\n\n\u2014 {'n' * 201} AAAAAAA=\n", "a line of its signatures"),
         (f"{'x' * LONGEST}\n\n{_LINE}", "too long"),
+        (f"text\n\n{_LINE * (MOST_SIGNATURES + 1)}", "over 100 signatures"),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_what_is_no_note_is_refused_with_its_reason(bad: str, told: str) -> None:
     with pytest.raises(BadNote, match=told):
