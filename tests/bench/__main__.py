@@ -14,6 +14,7 @@ from OpenSSL import SSL
 
 from tests.bench import (
     attestation,
+    ct_log,
     distrust,
     federation,
     handshakes,
@@ -54,6 +55,7 @@ _MEASURES = {
     "signatures": signatures.measure,
     "start": start.measure,
     "record": record.measure,
+    "ct-log": ct_log.measure,
     "rotation": rotation.measure,
     "root-rotation": root_rotation.measure,
     "distrust": distrust.measure,

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from pki.ct.entry import LogEntry, SignedEntry, of_certificate, of_precertificate
 from pki.ct.errors import NotAcceptedHere
-from pki.errors import HOSTILE_INPUT, Malformed, printable
+from pki.errors import HOSTILE_INPUT, Malformed, Problem, printable
 from pki.keys import is_strong
 from pki.spiffe import SpiffeId
 from pki.svid.certificate import issuer_problems
@@ -162,7 +162,7 @@ def _path(
     """From the leaf to a root of ours, every signature of it verified."""
     path = list(chain)
     if path[-1] not in roots:
-        above = [root for root in roots if issued_by(path[-1], root)]
+        above = [root for root in roots if _is_known_link(path[-1], root)]
         if not above:
             raise NotAcceptedHere(
                 f"{subject_of(path[-1])} is below none of the roots that this log knows: add its root to --roots, if "
@@ -190,8 +190,13 @@ def _is_known_link(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     return issued_by(cert, issuer)
 
 
+@lru_cache(maxsize=64)
+def _ca_problems(issuer: x509.Certificate, cas_below: int) -> Sequence[Problem]:
+    return issuer_problems(issuer, cas_below)
+
+
 def _demand_issuer(issuer: x509.Certificate, cas_below: int, now: datetime) -> None:
-    problems = issuer_problems(issuer, cas_below)
+    problems = _ca_problems(issuer, cas_below)
     if problems:
         raise NotAcceptedHere(f"{subject_of(issuer)} may not issue: {problems[0].detail}")
     if not issuer.not_valid_before_utc - _SKEW <= now <= issuer.not_valid_after_utc + _SKEW:

@@ -52,7 +52,7 @@ def test_what_was_done_to_a_tile_is_found_and_what_is_mended_believed(
     try:
         found = look(full)
         assert found.problem is not None
-        assert "bring it back" in str(found.problem)
+        assert "back from a backup" in str(found.problem)
         assert look(full, found).problem is not None
     finally:
         file.write_bytes(before)
