@@ -60,6 +60,7 @@ _PROGRAMS = (
     "mesh-proxy",
     "mesh-server",
     "mesh-signer",
+    "mesh-witness",
     "pki-inspect",
     "twistd",
 )

@@ -44,6 +44,7 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
         ),
     ),
     "twistd mesh-ctlog": ([BIN / "twistd", "mesh-ctlog"],),
+    "twistd mesh-witness": ([BIN / "twistd", "mesh-witness"],),
     FRONTS: tuple([BIN / name] for name in ("mesh-ca", "mesh-server", "mesh-agent", "mesh-proxy")),
     "mesh-client": ([sys.executable, ROOT / "bin" / "mesh-client"],),
     "mesh-ctl": tuple(

@@ -108,7 +108,11 @@ def test_typed_packages_say_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "tapname", ["mesh-agent", "mesh-ca", "mesh-ctlog", "mesh-proxy", "mesh-server", "mesh-signer"]
+    "tapname",
+    [
+        *("mesh-agent", "mesh-ca", "mesh-ctlog", "mesh-proxy", "mesh-server", "mesh-signer"),
+        "mesh-witness",
+    ],
 )
 def test_twistd_knows(tapname: str) -> None:
     listing = subprocess.run(

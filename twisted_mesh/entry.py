@@ -55,6 +55,11 @@ def mesh_signer() -> int:
     return _run("mesh-signer", "twisted_mesh.taps.programs", "mesh_signer", 1)
 
 
+def mesh_witness() -> int:
+    """The program ``mesh-witness``; its exit status."""
+    return _run("mesh-witness", "twisted_mesh.taps.programs", "mesh_witness", 1)
+
+
 def mesh_client() -> int:
     """The program ``mesh-client``; its exit status."""
     return _run("mesh-client", "twisted_mesh.cli.client", "main", 2)

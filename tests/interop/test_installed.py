@@ -21,7 +21,7 @@ from tests.running import CHECKOUT, PATIENCE, Running, until
 
 PROGRAMS = {
     *("mesh-agent", "mesh-ca", "mesh-client", "mesh-ctl", "mesh-proxy", "mesh-server"),
-    *("mesh-ctlog", "mesh-signer"),
+    *("mesh-ctlog", "mesh-signer", "mesh-witness"),
     "pki-inspect",
 }
 _NOT_BUILT = shutil.ignore_patterns(

@@ -63,6 +63,13 @@ meshSigner = _Program(
     "mesh-signer",
 )
 
+meshWitness = _Program(
+    "mesh-witness",
+    "twisted_mesh.taps.witness",
+    "A witness of certificate transparency logs: cosigns what extends what it saw, keeps what contradicts that.",
+    "mesh-witness",
+)
+
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class _MeshServer:

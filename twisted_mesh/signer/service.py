@@ -26,7 +26,7 @@ from twisted_mesh.signer.messages import (
     SignRequest,
     WhereaboutsRequest,
 )
-from twisted_mesh.signer.record import KeyRow, unknown
+from twisted_mesh.signer.record import unknown
 from twisted_mesh.signer.signing_log import Said
 
 #: What may be asked how often, but for certificates: statements, checkpoints, CSRs, new keys, lists of keys.

@@ -242,3 +242,11 @@ def mesh_signer(words: Sequence[str] | None = None) -> int:
     Raises :class:`SystemExit` with a sentence where the signer cannot start.
     """
     return _run("meshSigner", words)
+
+
+def mesh_witness(words: Sequence[str] | None = None) -> int:
+    """The program ``mesh-witness``: cosigns until it is told to stop; its exit status.
+
+    Raises :class:`SystemExit` with a sentence where the witness cannot start.
+    """
+    return _run("meshWitness", words)

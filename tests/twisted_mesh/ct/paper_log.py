@@ -49,6 +49,8 @@ class PaperLog:
     wrong: dict[str, bytes | Callable[[Any], object]] = field(factory=dict)
     """By path, what is answered in the place of the truth."""
     asked: list[str] = field(factory=list)
+    shows: "PaperLog | None" = None
+    """Another tree, which is served in the place of this one."""
     kept: set[Any] = field(factory=set)
     """Connections that go on."""
 
@@ -110,6 +112,8 @@ class PaperLog:
     def answers(self, target: str) -> "bytes | Callable[[Any], object]":
         """For :func:`~tests.twisted_mesh.federation.hostile.serving`."""
         path = target.removeprefix(f"/{self.name}/")
+        if self.shows is not None:
+            return self.shows.answers(target)
         self.asked.append(path)
         if path in self.wrong:
             return self.wrong[path]

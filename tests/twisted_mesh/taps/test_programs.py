@@ -24,6 +24,7 @@ from twisted_mesh.taps.programs import (
     mesh_proxy,
     mesh_server,
     mesh_signer,
+    mesh_witness,
 )
 
 MAKERS = {
@@ -33,6 +34,7 @@ MAKERS = {
     "mesh-proxy": mesh_plugins.meshProxy,
     "mesh-server": mesh_plugins.meshServer,
     "mesh-signer": mesh_plugins.meshSigner,
+    "mesh-witness": mesh_plugins.meshWitness,
 }
 MAINS = {
     "mesh-agent": mesh_agent,
@@ -41,6 +43,7 @@ MAINS = {
     "mesh-proxy": mesh_proxy,
     "mesh-server": mesh_server,
     "mesh-signer": mesh_signer,
+    "mesh-witness": mesh_witness,
 }
 
 
@@ -147,11 +150,13 @@ def test_it_is_twistd_in_the_foreground_with_that_service(
     monkeypatch.setattr("twisted.plugin.getPlugins", look)
     monkeypatch.setattr("twisted.application.app.ServerOptions._getPlugins", staticmethod(look))
     words = ["--state-dir", str(tmp_path), "--pidfile", "x.pid"]
-    has_trust_domain = program != "mesh-ctlog"
+    has_trust_domain = program not in ("mesh-ctlog", "mesh-witness")
     if has_trust_domain:
         words += ["--trust-domain", "mesh.test"]
     if program == "mesh-agent":
         words += ["--write", "files", "--spiffe-id", "spiffe://mesh.test/service/web"]
+    if program == "mesh-witness":
+        words += ["--ct-logs", "logs.json"]
     if program == "mesh-proxy":
         words += ["--mode", "server", "--listen", "0", "--target", "127.0.0.1:1", "--allow-all"]
     assert MAINS[program](words) == 0
