@@ -215,7 +215,8 @@ class RecordComparison:
     def _tell_missing(self, read_since: datetime) -> None:
         """Raise an alert about what was looked for long enough, in logs that were read after that."""
         database = self.index.database
-        settled = int(min(self.now() - SETTLES, read_since).timestamp())
+        # A log that was read to its end in the same second may have been read before.
+        settled = min(int((self.now() - SETTLES).timestamp()), int(read_since.timestamp()) - 1)
         rows = database.rows(
             "SELECT serial, issuer, since FROM missing WHERE told = 0 AND since <= ? LIMIT 1000",
             settled,

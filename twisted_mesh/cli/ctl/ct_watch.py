@@ -141,14 +141,19 @@ def _expected(texts: Sequence[str]) -> Sequence[ExpectedKeys]:
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     host = host.strip("[]")
-    try:
-        if not ipaddress.ip_address(host).is_loopback or not port.isdigit() or int(port) > 65535:
-            raise ValueError
-    except ValueError:
+    number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 65536
+    if not _is_loopback(host) or number > 65535:
         raise Malformed(
             f"--status {discreet(text, 80)!r}: write 127.0.0.1:PORT or [::1]:PORT, which only this machine reaches"
-        ) from None
-    return host, int(port)
+        )
+    return host, number
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def watch(reach: Reach, list_path: Path, options: WatchOptions, *, as_json: bool) -> int:
