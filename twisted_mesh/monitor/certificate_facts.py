@@ -7,8 +7,7 @@ import ipaddress
 from calendar import timegm
 from functools import lru_cache
 from hashlib import sha256
-
-from attrs import frozen
+from typing import NamedTuple
 
 from pki.errors import Malformed
 
@@ -22,8 +21,7 @@ _ALTERNATIVE_NAME, _BASIC_CONSTRAINTS = b"\x06\x03\x55\x1d\x11", b"\x06\x03\x55\
 MOST_NAMES = 1000
 
 
-@frozen(eq=False)
-class CertificateFacts:
+class CertificateFacts(NamedTuple):
     """Of one certificate, or of one that is to be."""
 
     serial: int
@@ -121,7 +119,16 @@ def _read(tbs: bytes) -> CertificateFacts:
         if end != limit:
             raise ValueError("something after the extensions")
         while at < limit:
-            start, at = _inside(tbs, at, limit, _SEQUENCE)
+            size = tbs[at + 1]
+            if (
+                size < 0x80 and tbs[at] == _SEQUENCE
+            ):  # as nearly all are, and a call takes longer than the rest
+                start = at + 2
+                at = start + size
+                if at > limit:
+                    raise ValueError("longer than what it is in")
+            else:
+                start, at = _inside(tbs, at, limit, _SEQUENCE)
             oid = tbs[start : start + 5]
             if oid == _ALTERNATIVE_NAME:
                 names += _names(tbs, *_value(tbs, start + 5, at))
