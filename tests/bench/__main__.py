@@ -15,6 +15,7 @@ from OpenSSL import SSL
 from tests.bench import (
     attestation,
     ct_log,
+    ct_monitor,
     distrust,
     federation,
     handshakes,
@@ -56,6 +57,7 @@ _MEASURES = {
     "start": start.measure,
     "record": record.measure,
     "ct-log": ct_log.measure,
+    "ct-monitor": ct_monitor.measure,
     "rotation": rotation.measure,
     "root-rotation": root_rotation.measure,
     "distrust": distrust.measure,
