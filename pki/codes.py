@@ -1007,6 +1007,11 @@ class Code(StrEnum):
         "evidence of a platform cannot be judged, or what is in the `--attestors` file now was not taken up",
         "see that the CA reaches the API server or issuer that is named; mend the file, and send the CA a SIGHUP",
     )
+    UNHEALTHY_LOGS = (
+        "unhealthy-logs",
+        "logs of certificates are away or refuse what this CA issues, none is to spare, or endpoints demand more SCTs",
+        "bring the logs back that are named; run a log more than `--ct-quorum`; raise that where endpoints demand more",
+    )
     UNHEALTHY_DESCRIPTORS = (
         "unhealthy-descriptors",
         "few file descriptors are left",

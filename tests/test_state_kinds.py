@@ -123,13 +123,14 @@ SAVED = "saved"
 #: Each file below the state directory: saved in a backup, or why not.
 FILES = {
     r"ca/root\.crt|ca/issuing(-\d+)?\.crt|ca/root\.crl": SAVED,
-    r"ca/private/(root|issuing(-\d+)?|audit|signer-client)\.key": SAVED,
+    r"ca/private/(root|issuing(-\d+)?|audit|signer-client|ct-submitter)\.key": SAVED,
     r"ca/mesh\.db": SAVED,
     r"ca/mesh\.db-(wal|shm)": "SQLite's own: what is in it is saved with mesh.db",
     r"ca/crl-numbers": "it is kept beside the record because it must not go back with it",
     r"ca/jwt-keys|ca/private/jwt_[0-9a-f]{16}\.key": "a JWT key that was retired must not come back with it",
     r"ca/checkpoints": "it is kept beside the record because it must not go back with it",
     r"ca/required-scts\.json": "what endpoints demand now, which they say again soon",
+    r"ca/ct-submitter\.pin": "of the key beside it, written at each start",
     r"ca/accept-log": "a word to the CA of this machine, gone once it is heard",
     r"ca/lock|ca/ca\.sock": "of the process that runs",
     r"ca/reserve": "empty room, made anew",

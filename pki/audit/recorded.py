@@ -22,7 +22,7 @@ class RecordedCertificate:
     entry: str | None = None
     """The registration entry that bought it."""
     tbs: str | None = None
-    """SHA-256 in hex of what is signed in the certificate that is kept; None where that is not looked at."""
+    """SHA-256 in hex of what is signed in the certificate that is kept, without SCTs; None where nobody looks."""
     issuer: str | None = None
     """:func:`pki.keys.key_id` of its CA; None where that is not looked at."""
     requester: str | None = None

@@ -23,6 +23,7 @@ from pki.audit.recorded import (
     RecordedToken,
 )
 from pki.codes import Code
+from pki.ct.precertificate import without_scts
 from pki.errors import HOSTILE_INPUT, PkiError, printable
 from pki.policy.entry import RegistrationEntry
 from pki.policy.join_token import token_id
@@ -37,7 +38,7 @@ from twisted_mesh.stores import schema
 from twisted_mesh.stores.records import StoredFederation, StoreError
 
 #: What a certificate that is none raises.
-_DAMAGED: tuple[type[BaseException], ...] = (InvalidSignature, *HOSTILE_INPUT)
+_DAMAGED: tuple[type[BaseException], ...] = (InvalidSignature, PkiError, *HOSTILE_INPUT)
 _TAKING = (Act.REVOKE, Act.WRITE_OFF)
 _TAKING_DEEDS = ("delete-entry", "revoke-token", "end-federation")
 _BANNING = ("create-entry",)
@@ -286,7 +287,7 @@ def _differences(
 def _looked_into(
     row: RecordedCertificate, der: bytes | None, issuer: x509.Certificate | None, now: datetime
 ) -> tuple[RecordedCertificate, str]:
-    """A revoked row with the digest of what was signed, and what of it is not as the certificate has it."""
+    """A revoked row with the digest of what was drafted, and what of it is not as the certificate has it."""
     is_over = row.expires_at < now
     if issuer is None and not is_over:
         return row, "its issuer is none of the CA's"
@@ -296,7 +297,7 @@ def _looked_into(
         return row, "it is not there itself" if is_missing else ""
     try:
         certificate = x509.load_der_x509_certificate(der)
-        tbs = hashlib.sha256(certificate.tbs_certificate_bytes).hexdigest()
+        tbs = hashlib.sha256(without_scts(certificate.tbs_certificate_bytes)).hexdigest()
         is_same = (certificate.serial_number, certificate.not_valid_after_utc) == (
             row.serial,
             row.expires_at.replace(microsecond=0),

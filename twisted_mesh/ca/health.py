@@ -23,6 +23,7 @@ from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.api.messages import StandingWord
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import CurrentAuthorities
+from twisted_mesh.ca.transparency.standing import SHOWN_TO_NOBODY, LogsStanding
 from twisted_mesh.keystores.standing import DO_THAT, KEPT_IN_FILES
 from twisted_mesh.keystores.stored_key import StoredKey
 from twisted_mesh.runtime.clock import Now
@@ -44,6 +45,7 @@ _CODES = {
     "federation": Code.UNHEALTHY_FEDERATION,
     "policy": Code.UNHEALTHY_POLICY,
     "platforms": Code.UNHEALTHY_PLATFORMS,
+    "logs": Code.UNHEALTHY_LOGS,
     "descriptors": Code.UNHEALTHY_DESCRIPTORS,
     "disk": Code.UNHEALTHY_DISK,
     "memories": Code.UNHEALTHY_MEMORIES,
@@ -130,6 +132,8 @@ class Health:
     """Of which platforms evidence is taken, in words, and what is wrong with any."""
     kept: Callable[[], tuple[str, Problem | None]] = lambda: (KEPT_IN_FILES, None)
     """Where keys are that are in no file, in words, and what is wrong there."""
+    logged: Callable[[], LogsStanding] = lambda: LogsStanding(SHOWN_TO_NOBODY)
+    """How the logs stand that certificates are shown to."""
     own_blocked: Callable[[], Problem | None] = lambda: None
     """Which of the CA's own keys is blocked."""
     rooted: Callable[[], Wait | None] = lambda: None
@@ -165,6 +169,7 @@ class Health:
         found.append(_told("federation", *self.federation()))
         found.append(_told("policy", *self.ruled()))
         found.append(_told("platforms", *self.attested()))
+        found.append(_logs(self.logged()))
         found.append(_descriptors(self.lacking()))
         if self.directory is not None:
             found.append(self._space(self.directory))
@@ -353,6 +358,14 @@ def _told(name: str, told: str, problem: Problem | None) -> Check:
     if problem is None:
         return Check(name, Standing.OK, told)
     return Check(name, Standing.WARN, f"{told}; {problem.detail}", problem.remedy)
+
+
+def _logs(found: LogsStanding) -> Check:
+    if found.problem is None:
+        return Check("logs", Standing.OK, found.told)
+    detail = f"{found.told}; {found.problem.detail}"
+    standing = Standing.FAIL if found.is_blocking else Standing.WARN
+    return Check("logs", standing, detail, found.problem.remedy)
 
 
 def _memories(memories: Sequence[Memory]) -> Check:

@@ -2,7 +2,8 @@
 
 import hashlib
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from time import monotonic
 
@@ -11,6 +12,7 @@ from cryptography import x509
 
 from pki.audit.log import Act
 from pki.crl.schedule import RESPONDER_LIFE
+from pki.errors import PkiError
 from pki.issuing.authority import Authority
 from pki.issuing.draft import Draft
 from pki.issuing.profile import OCSP_RESPONDER
@@ -29,6 +31,7 @@ from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.policy.gate import Approval
 from twisted_mesh.ca.record_clock import RecordClock
+from twisted_mesh.ca.transparency.receipts import Receipts
 from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.keystores.stored_key import StoredKey
 from twisted_mesh.runtime.clock import Now
@@ -97,6 +100,10 @@ class Purchase:
         return self.descends_from if self.claim is None else self.claim.text
 
 
+async def _left(intent: OpenIntent) -> None:
+    """Nobody writes it off now: housekeeping will."""
+
+
 @define(eq=False, repr=False)
 class Issuance:
     """Signs what is granted, and hands it out once it is on record."""
@@ -107,6 +114,8 @@ class Issuance:
     now: Now
     entries: RegistrationEntries
     issuance_log: IssuanceLog | None = None
+    receipts: Receipts | None = None
+    """What certificates are shown to before they are signed; None where there are no logs."""
     record_clock: RecordClock = field(init=False)
     """What time it is at least."""
     signed: Callable[[float], None] = lambda seconds: None
@@ -114,6 +123,8 @@ class Issuance:
     seconds: Callable[[], float] = monotonic
     under_way: set[int] = field(factory=set, init=False)
     """Serials that are being signed."""
+    given_up: Callable[[OpenIntent], Awaitable[None]] = field(default=_left, init=False)
+    """Writes off an intent that has come to nothing."""
 
     def __attrs_post_init__(self) -> None:
         self.record_clock = RecordClock(self.now)
@@ -129,8 +140,8 @@ class Issuance:
 
         Where the key is in memory, so is what it has signed until the one transaction is durable that records it;
         where that fails, or nobody knows, it is thrown away. A key elsewhere has seen what it signs: there the
-        intent is on record first. Either way no crash leaves a certificate that nobody can revoke. What tells
-        somebody of a signature earlier, such as a log of precertificates, has to record the intent as well.
+        intent is on record first, and so it is where logs are shown a precertificate: that comes after the intent, and
+        the certificate after what they answer. Either way no crash leaves a certificate that nobody can revoke.
 
         ``issuer`` is who has drafted it; None is the one that issues. Raises what the store and the signer raise, and
         :class:`ClockBehind` for what would be dead on arrival.
@@ -156,6 +167,10 @@ class Issuance:
         )
         if isinstance(issuing.key, StoredKey):
             issuing.key.demand_store()  # before an intent is on record, which would have to be written off
+        logs = None if draft.profile.is_responder else self.receipts
+        if logs is not None:
+            logs.demand_logs()  # likewise
+        # Of what is drafted: neither the poison nor what logs answer is in it, and in no digest on record.
         digest = hashlib.sha256(draft.tbs)
         expires_at = rfc3339(draft.not_after)
         facts = {
@@ -194,15 +209,15 @@ class Issuance:
         self.under_way.add(draft.serial)
         began = self.seconds()
         try:
-            if issuing.key.is_in_memory and not self.store.is_shared:
+            if logs is None and issuing.key.is_in_memory and not self.store.is_shared:
                 der = await issuing.sign_der(draft)
                 await self.store.apply(RecordIssue(intent_of, der))
                 self._admitted(purchase)
             else:
                 intent = await self.store.apply(intent_of)
                 self._admitted(purchase)
-                der = await issuing.sign_der(draft)
-                await self.store.apply(RecordCertificate(intent, der))
+                opened = OpenIntent(intent, intended, digest.digest())
+                der = await self._finished(opened, draft, issuing, logs)
         finally:
             self.under_way.discard(draft.serial)
         self.signed(self.seconds() - began)
@@ -218,6 +233,31 @@ class Issuance:
             expires_at=expires_at,
         )
         return Issued(der, draft.serial, draft.not_after, issuing.intermediates)
+
+    async def _finished(
+        self, intent: OpenIntent, draft: Draft, issuing: Authority, logs: Receipts | None
+    ) -> bytes:
+        """The certificate of an intent that is on record, once it is there too. What cannot be had is written off."""
+        try:
+            final = draft
+            if logs is not None:
+                scts = await logs.obtain(
+                    lambda: issuing.sign_der(draft.precertificate()), issuing.intermediates
+                )
+                final = draft.with_receipts(scts) if scts else draft
+            der = await issuing.sign_der(final)
+            await self.store.apply(RecordCertificate(intent.id, der))
+        except PkiError:
+            if logs is not None:
+                # At once: a token that was spent on it is to be good again when its bearer repeats the request.
+                self.under_way.discard(draft.serial)
+                await self.given_up(intent)
+            raise
+        return der
+
+    def give_up_by(self, given_up: Callable[[OpenIntent], Awaitable[None]]) -> None:
+        """Have intents that come to nothing written off by that. It raises nothing."""
+        self.given_up = given_up
 
     def _admitted(self, purchase: Purchase) -> None:
         if purchase.admits is not None:
@@ -304,6 +344,11 @@ class WriteOffs:
             for intent in abandoned:
                 resolved += await self._write_off(intent)
         return resolved
+
+    async def give_up(self, intent: OpenIntent) -> None:
+        """Write off one that has come to nothing a moment ago; where that cannot be now, housekeeping will."""
+        with suppress(PkiError):
+            await self._write_off(intent)
 
     async def _write_off(self, intent: OpenIntent) -> bool:
         """False for one that got its certificate since it was read."""

@@ -28,6 +28,7 @@ REQUEST_CODES = (
     Code.POLICY_DENIED,
     Code.POLICY_UNAVAILABLE,
     Code.CLOCK_BEHIND,
+    Code.LOG_AWAY,
     Code.NOT_AUTHORIZED,
     Code.REVOKED,
     Code.MALFORMED,
@@ -112,6 +113,12 @@ KEY_SECONDS = Histogram(
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=None,
 )
+LOG_SECONDS = Histogram(
+    "mesh_ca_log_seconds",
+    "From a precertificate to enough SCTs for its certificate.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    registry=None,
+)
 POLICY_DECISIONS = Counter(
     "mesh_ca_policy_decisions",
     "What the policy has said of what was to be issued: allow, deny or unavailable, and by which rule.",
@@ -166,6 +173,11 @@ def count_ocsp(status: str) -> None:
 def took_to_sign(seconds: float) -> None:
     """A certificate is signed and on record."""
     SIGNATURES.observe(seconds)
+
+
+def took_to_be_logged(seconds: float) -> None:
+    """Enough logs have answered for a certificate."""
+    LOG_SECONDS.observe(seconds)
 
 
 def took_to_sign_elsewhere(kind: str, outcome: str, seconds: float) -> None:
@@ -251,6 +263,37 @@ def _oldest(ca: CaParts) -> float:
     return max((age.total_seconds() for age in ages if age is not None), default=0.0)
 
 
+#: The one value where certificates are shown to no log.
+_NO_LOGS: Mapping[str, float] = {"none": 0.0}
+
+
+def _logs_up(ca: CaParts) -> Mapping[str, float]:
+    if ca.transparency is None:
+        return _NO_LOGS
+    return {log.name: float(log.problem is None) for log in ca.transparency.receipts.logs}
+
+
+def _log_answers(outcome: str) -> Callable[[CaParts], Mapping[str, float]]:
+    def read(ca: CaParts) -> Mapping[str, float]:
+        if ca.transparency is None:
+            return _NO_LOGS
+        logs = ca.transparency.receipts.logs
+        return {log.name: float(log.outcomes[outcome]) for log in logs}
+
+    return read
+
+
+def _spare_logs(ca: CaParts) -> float:
+    if ca.transparency is None:
+        return 0.0
+    receipts = ca.transparency.receipts
+    return float(len(receipts.askable()) - receipts.quorum)
+
+
+def _without_scts(ca: CaParts) -> float:
+    return 0.0 if ca.transparency is None else float(ca.transparency.receipts.issued_without)
+
+
 READINGS: tuple[Reading[CaParts], ...] = (
     Reading("mesh_ready", "1 while /readyz says so.", _is_ready),
     Reading(
@@ -270,6 +313,51 @@ READINGS: tuple[Reading[CaParts], ...] = (
         "Whether a store that keys are in signs: 1, or 0 while it is away.",
         lambda ca: ca.key_stores.standing,
         "store",
+    ),
+    Reading(
+        "mesh_ca_log_up",
+        "Whether a log of certificates gives SCTs: 1, or 0 while it is away or refuses.",
+        _logs_up,
+        "log",
+    ),
+    Reading(
+        "mesh_ca_log_scts_total",
+        "SCTs that a log has given.",
+        _log_answers("sct"),
+        "log",
+        is_counter=True,
+    ),
+    Reading(
+        "mesh_ca_log_failures_total",
+        "Certificates that a log has given no SCT for in time.",
+        _log_answers("away"),
+        "log",
+        is_counter=True,
+    ),
+    Reading(
+        "mesh_ca_log_refusals_total",
+        "Certificates that a log has refused.",
+        _log_answers("refused"),
+        "log",
+        is_counter=True,
+    ),
+    Reading(
+        "mesh_ca_log_bad_scts_total",
+        "SCTs of a log that prove nothing: of another log or certificate, of another time, with a wrong signature.",
+        _log_answers("bad-sct"),
+        "log",
+        is_counter=True,
+    ),
+    Reading(
+        "mesh_ca_spare_logs",
+        "Logs that can be asked, less those that a certificate needs: below 0 nothing is issued.",
+        _spare_logs,
+    ),
+    Reading(
+        "mesh_ca_issued_without_scts_total",
+        "Certificates that were issued with fewer SCTs than --ct-quorum, by --ct-away issue.",
+        _without_scts,
+        is_counter=True,
     ),
     Reading(
         "mesh_ca_crl_number",
@@ -355,6 +443,7 @@ def watch(ca: CaParts) -> None:
                 SIGNATURES,
                 KEY_SIGNATURES,
                 KEY_SECONDS,
+                LOG_SECONDS,
                 POLICY_DECISIONS,
                 POLICY_SECONDS,
                 *attest_meters.ALL,

@@ -40,6 +40,8 @@ from twisted_mesh.ca.rotation.root_rotator import RootRotator
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.sct_reports import SctReports
 from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.ca.transparency.standing import SHOWN_TO_NOBODY, LogsStanding
+from twisted_mesh.ca.transparency.transparency import Transparency
 from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.keystores.standing import keys_standing
 from twisted_mesh.keystores.stores import KeyStores
@@ -113,6 +115,8 @@ class CaParts:
     url: CaUrl = field(factory=CaUrl)
     key_stores: KeyStores = field(factory=KeyStores)
     """Where keys are that are in no file."""
+    transparency: Transparency | None = None
+    """The logs that certificates are shown to; None where there are none."""
     federated: FederatedTrust | None = None
     """Which other trust domains whom is told of; None where there is nobody to follow them."""
     tells_every_root: bool = False
@@ -144,6 +148,7 @@ class CaParts:
         key_stores: KeyStores | None = None,
         leaf_keys: Collection[KeyAlgorithm] = (),
         blocked: BlockedKeys | None = None,
+        transparency: Transparency | None = None,
     ) -> "CaParts":
         """A CA around what it issues with and what it publishes.
 
@@ -169,6 +174,8 @@ class CaParts:
         gate = PolicyGate(log, now) if policy is None else policy
         if gate.journal is not None:
             memories.append(gate.journal.memory)
+        write_offs = WriteOffs(issuance, listener)
+        issuance.give_up_by(write_offs.give_up)
         certificates = CertificateAuthority(
             issuance,
             publisher,
@@ -201,7 +208,7 @@ class CaParts:
             tokens=tokens,
             issuance=issuance,
             own=own,
-            write_offs=WriteOffs(issuance, listener),
+            write_offs=write_offs,
             log=log,
             publisher=publisher,
             responder=responder,
@@ -227,6 +234,11 @@ class CaParts:
                 ruled=gate.standing,
                 own_blocked=lambda: own_problem(certificates.blocked, current),
                 kept=lambda: keys_standing(key_stores or KeyStores()),
+                logged=(
+                    (lambda: LogsStanding(SHOWN_TO_NOBODY))
+                    if transparency is None
+                    else transparency.standing
+                ),
             ),
             reports=ConnectionReports(seconds, connections),
             pin_reports=PinReports(seconds, now, current.trust_domain)
@@ -245,6 +257,7 @@ class CaParts:
             distruster=distruster,
             tells_every_root=tells_every_root,
             jwt=jwt,
+            transparency=transparency,
             federated=None
             if federations is None
             else FederatedTrust(current, issuance.entries, store, federations),

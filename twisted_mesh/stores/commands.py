@@ -64,7 +64,7 @@ class RecordIntent(Returning[int]):
 
     certificate: IssuedCertificate
     digest: bytes
-    """SHA-256 of what is to be signed."""
+    """SHA-256 of what is to be signed, without the SCTs that may come into it."""
     entry: Entry
     renews: int | None = None
     """The serial that the caller proved itself by: it must not be revoked."""

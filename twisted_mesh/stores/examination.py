@@ -12,6 +12,7 @@ from typing import Any, cast
 from cryptography import x509
 from sqlalchemy import BigInteger, Column, Connection, Integer, LargeBinary, RowMapping, Table
 
+from pki.ct.precertificate import without_scts
 from pki.errors import HOSTILE_INPUT, PkiError, printable
 from pki.keys import key_id
 from pki.policy.join_token import token_id
@@ -128,7 +129,7 @@ def _not_found(hidden: Sequence[str]) -> Iterator[str]:
 
 
 def _of_body(der: object, told: dict[str, Any], serial: int) -> tuple[str | None, list[str]]:
-    """The digest of what was signed, and what the row says differently of it."""
+    """The digest of what was drafted, which is without SCTs, and what the row says differently of the certificate."""
     try:
         if not isinstance(der, bytes):
             raise TypeError
@@ -138,6 +139,7 @@ def _of_body(der: object, told: dict[str, Any], serial: int) -> tuple[str | None
             "subject": subject_of(certificate),
         }
         signed = certificate.serial_number, certificate.not_valid_after_utc
+        drafted = without_scts(certificate.tbs_certificate_bytes)
     except _UNREADABLE:
         return None, ["is kept as something that is no certificate"]
     problems = [
@@ -149,7 +151,7 @@ def _of_body(der: object, told: dict[str, Any], serial: int) -> tuple[str | None
         problems.append(
             "is kept as another certificate: its serial or its end is not that of the row"
         )
-    return hashlib.sha256(certificate.tbs_certificate_bytes).hexdigest(), problems
+    return hashlib.sha256(drafted).hexdigest(), problems
 
 
 def _of_wrong_kind_in(told: dict[str, Any]) -> Iterator[str]:

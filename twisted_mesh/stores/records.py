@@ -67,7 +67,7 @@ class OpenIntent:
     id: int
     certificate: IssuedCertificate
     digest: bytes
-    """SHA-256 of what was to be signed."""
+    """SHA-256 of what was to be signed, without the SCTs that might have come into it."""
 
 
 @frozen
@@ -237,7 +237,7 @@ class ExaminedCertificate:
     certificate: IssuedCertificate | None
     """None where that cannot be read."""
     tbs: str | None
-    """SHA-256 in hex of what is signed in the certificate that is kept."""
+    """SHA-256 in hex of what was drafted of the certificate that is kept: what is signed in it, without SCTs."""
     position: int | None
     """Its place in the feed."""
     is_without_body: bool

@@ -43,6 +43,7 @@ from twisted_mesh.taps.ca_audit_key import log_key
 from twisted_mesh.taps.ca_federation import services_of
 from twisted_mesh.taps.ca_listeners import CaListeners
 from twisted_mesh.taps.ca_options import Options
+from twisted_mesh.taps.ca_transparency import reread_logs
 from twisted_mesh.taps.lifecycle import MeshService, service_of
 from twisted_mesh.taps.reread import Reread
 
@@ -246,6 +247,8 @@ class CaService(MeshService):
         await self.built.jwt_keys.attend()
         parts.publisher.start(self.reactor)
         self.addService(self.built.rotator)
+        if parts.transparency is not None:
+            self.addService(parts.transparency)
         self.addService(self.built.root_rotator)
         self.addService(self.built.jwt_keys)
         await self.built.federations.load()
@@ -343,6 +346,8 @@ class CaService(MeshService):
                 return platforms.read()
 
             found.append(Reread(f"--attestors {options['attestors']}", attestors))
+        if parts.transparency is not None and options["ct-logs"] is not None:
+            found.append(reread_logs(options["ct-logs"], parts.transparency))
         found += options.reread_workload_attestors(self.listeners.containers, self.reactor)
         if options["policy"] is not None:
 

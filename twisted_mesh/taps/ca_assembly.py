@@ -55,6 +55,7 @@ from twisted_mesh.stores.interface import IStore
 from twisted_mesh.taps.ca_endpoint import CaEndpoint, own_trust_store
 from twisted_mesh.taps.ca_federation import federations_of
 from twisted_mesh.taps.ca_options import Options
+from twisted_mesh.taps.ca_transparency import transparency_of
 
 if TYPE_CHECKING:
     from twisted_mesh.ca.policy.policy import Policy
@@ -139,8 +140,20 @@ def assemble(  # noqa: PLR0917
         filed = read_entries(options["entries"], options["trust-domain"])
     blocked = BlockedKeys(store, audit, wall_clock, read_lists(options["blocked-keys"]))
     entries = RegistrationEntries(store, audit, wall_clock, filed)
+    sct_reports = SctReports(monotonic, state.required_scts if store.is_kept else None)
+    sct_reports.recall()
+    transparency = transparency_of(options, state, ground.keys, reactor, current, sct_reports)
     own = OwnCertificates(
-        Issuance(current, store, audit, wall_clock, entries, issuance_log, metrics.took_to_sign)
+        Issuance(
+            current,
+            store,
+            audit,
+            wall_clock,
+            entries,
+            issuance_log,
+            None if transparency is None else transparency.receipts,
+            metrics.took_to_sign,
+        )
     )
     trust_store = own_trust_store(current, reactor, wall_clock, ground.log)
     # Who was revoked in earlier lives is refused before the first handshake.
@@ -176,8 +189,6 @@ def assemble(  # noqa: PLR0917
     )
     blocked.watch(federations.follower.review)
     pin_reports = PinReports(monotonic, wall_clock, current.trust_domain)
-    sct_reports = SctReports(monotonic, state.required_scts if store.is_kept else None)
-    sct_reports.recall()
     acknowledgements = Acknowledgements(wall_clock)
     rotator, root_rotator = _rotators(
         ground,
@@ -222,6 +233,7 @@ def assemble(  # noqa: PLR0917
         key_stores=ground.stores,
         leaf_keys=options["leaf-key"],
         blocked=blocked,
+        transparency=transparency,
     )
     if not parts.public_bundle().roots:
         _log.warn(

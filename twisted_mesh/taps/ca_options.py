@@ -20,6 +20,7 @@ from twisted_mesh.http.address import split_url
 from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.quota import DEFAULT_ALLOWANCE, Allowance
 from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate
+from twisted_mesh.taps.ct_log_options import CtLogOptions
 from twisted_mesh.taps.federation_options import FederationOptions, refresh_hint
 from twisted_mesh.taps.key_exchange import REQUIRE_PQ, demand_hybrid_groups
 from twisted_mesh.taps.key_options import KeyOptions, key_parameters
@@ -34,7 +35,7 @@ _MAX_JWT_LIFE = timedelta(hours=24)
 _JWT_KEY_LIFE = timedelta(days=7)
 
 
-class Options(WorkloadAttestorOptions, KeyOptions, ServiceOptions):
+class Options(WorkloadAttestorOptions, KeyOptions, CtLogOptions, ServiceOptions):
     """Options of ``twistd mesh-ca``."""
 
     program = "mesh-ca"
@@ -275,6 +276,7 @@ class Options(WorkloadAttestorOptions, KeyOptions, ServiceOptions):
             self[name] = parse_duration(self[name])
         self["issuing-duration"] = issuing_life(self["issuing-duration"], most)
         self._understand_passphrase()
+        self.understand_logs()
         if self["insecure-http"] is not None and not is_port(self["insecure-http"]):
             raise Malformed("--insecure-http takes a port number; it listens on 127.0.0.1 only")
 

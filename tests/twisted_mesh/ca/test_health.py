@@ -25,7 +25,7 @@ def test_a_healthy_ca_is_healthy_in_everything(rig: CaRig, tmp_path: Path) -> No
     found = result_of(rig.ca.health.examine())
     assert [check.name for check in found] == [
         *("signing", "store", "clock", "issuer", "root", "keys", "intents", "audit", "crls"),
-        *("federation", "policy", "platforms", "descriptors", "disk", "memories"),
+        *("federation", "policy", "platforms", "logs", "descriptors", "disk", "memories"),
     ]
     assert {check.standing for check in found} == {Standing.OK}
 

@@ -20,6 +20,7 @@ from twisted_mesh.ca.rotation.revoking import NoSuccessor
 from twisted_mesh.ca.rotation.root_keys import CannotDetach
 from twisted_mesh.ca.rotation.root_rotator import RootWaits
 from twisted_mesh.ca.rotation.steps import RootKeyAway
+from twisted_mesh.ca.transparency.errors import LogsAway
 from twisted_mesh.http.json import BadRequest
 from twisted_mesh.keystores.errors import RefusedByRule
 from twisted_mesh.limits.quota import QuotaUsedUp
@@ -66,6 +67,7 @@ _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (RateLimited, HTTPStatus.TOO_MANY_REQUESTS),
     (QuotaUsedUp, HTTPStatus.TOO_MANY_REQUESTS),
     (Busy, HTTPStatus.SERVICE_UNAVAILABLE),
+    (LogsAway, HTTPStatus.SERVICE_UNAVAILABLE),
     (BadCursor, HTTPStatus.BAD_REQUEST),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
     (NotPublished, HTTPStatus.SERVICE_UNAVAILABLE),

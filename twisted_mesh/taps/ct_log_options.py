@@ -1,0 +1,154 @@
+"""``--ct-log`` and what goes with it: the logs that a CA shows its certificates to."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import ClassVar
+
+from attrs import frozen
+
+from pki.ct.log_key import LogKey
+from pki.ct.log_list import Log, LogList, origin_of
+from pki.errors import Malformed, PkiError, discreet
+from pki.svid.spki_pin import SpkiHash
+from pki.validity import parse_duration
+from twisted_mesh.http.address import split_url
+from twisted_mesh.taps.service_options import ServiceOptions
+
+_LONGEST_TIMEOUT = 30.0
+
+
+@frozen
+class AskedLog:
+    """One ``--ct-log URL[#KEY]``."""
+
+    url: str
+    key: LogKey | SpkiHash | None
+    """None for whatever the list of logs says."""
+
+    @classmethod
+    def parse(cls, text: str) -> "AskedLog":
+        """Raises :class:`Malformed`."""
+        url, mark, key = text.partition("#")
+        try:
+            if split_url(url, {"https": 443}) is None:
+                raise Malformed("it is no https URL")
+            if not mark:
+                return cls(url, None)
+            return cls(url, SpkiHash.parse(key) if key.startswith("sha256/") else LogKey.parse(key))
+        except PkiError as error:
+            raise Malformed(
+                f"--ct-log {discreet(text, 100)} is no log ({error}): write its URL, https://HOST[:PORT]/PATH, and "
+                "after # its key where --ct-logs does not have it"
+            ) from None
+
+    def found_in(self, logs: LogList) -> Log:
+        """The log that it is. Raises :class:`Malformed`."""
+        known = logs.log_at(origin_of(self.url))
+        if known is None:
+            if isinstance(self.key, LogKey):
+                return Log(origin_of(self.url), self.key, self.url, self.url)
+            raise Malformed(
+                f"--ct-log {self.url} is not in --ct-logs, which has the keys of logs: name a FILE that lists it "
+                "(mesh-ctlog writes log-list.json), or write the log's key after #, in base64"
+            )
+        pin = self.key if isinstance(self.key, SpkiHash) else None
+        if isinstance(self.key, LogKey):
+            pin = SpkiHash.of_spki(self.key.spki)
+        if pin is not None and pin != SpkiHash.of_spki(known.key.spki):
+            raise Malformed(
+                f"--ct-log {self.url} names another key than --ct-logs has of that log: find out which is right"
+            )
+        return known
+
+
+@frozen
+class AskedLogs:
+    """What the options say of logs."""
+
+    named: tuple[AskedLog, ...]
+    """Those that are asked; none for all of the file."""
+    file: Path | None
+
+    def __bool__(self) -> bool:
+        return bool(self.named) or self.file is not None
+
+    def read(self, now: datetime) -> Sequence[Log]:
+        """The logs, with what the file says of them now. Raises :class:`PkiError`."""
+        listed = LogList(())
+        if self.file is not None:
+            from twisted_mesh.ct.log_file import LogFile
+
+            file = LogFile(self.file)
+            file.load()
+            listed = file.logs
+        at = round(now.timestamp() * 1000)
+        if not self.named:
+            found = tuple(log for log in listed.logs if not log.objection_to(at))
+            if not found:
+                raise Malformed(f"--ct-logs {self.file} has no log that takes certificates now")
+            return found
+        logs = LogList(tuple(one.found_in(listed) for one in self.named)).logs
+        for log in logs:
+            if objection := log.objection_to(at):
+                raise Malformed(f"--ct-log {log.submission_url}: {objection}; ask another log")
+        return logs
+
+
+class CtLogOptions(ServiceOptions):
+    """Options of a CA."""
+
+    optParameters: ClassVar = [
+        [
+            "ct-logs",
+            None,
+            None,
+            "the list of logs with their keys, as mesh-ctlog writes it: those of --ct-log, or all; HUP rereads it",
+        ],
+        [
+            "ct-quorum",
+            None,
+            None,
+            "of how many logs a certificate needs an SCT (default: all but one, and of one that one)",
+        ],
+        [
+            "ct-away",
+            None,
+            "refuse",
+            "while too few logs answer: refuse to issue, or issue without (which endpoints with --require-sct refuse)",
+        ],
+        ["ct-timeout", None, "3s", "how long a log may take over one certificate"],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["ct-log"] = []
+
+    def opt_ct_log(self, text: str) -> None:
+        """URL[#KEY] of a log that certificates are shown to before they are issued (repeatable)"""
+        self["ct-log"].append(AskedLog.parse(text))
+
+    def understand_logs(self) -> None:
+        """Turn words into values. Raises :class:`Malformed`."""
+        path = Path(self["ct-logs"]) if self["ct-logs"] else None
+        asked = AskedLogs(tuple(self["ct-log"]), path)
+        quorum = self["ct-quorum"]
+        if self["ct-away"] not in ("refuse", "issue"):
+            raise Malformed("--ct-away is refuse or issue")
+        if quorum is not None:
+            if not (quorum.isascii() and quorum.isdigit() and 1 <= int(quorum[:4]) <= 16):
+                raise Malformed("--ct-quorum is a number of logs, from 1 to 16")
+            if not asked:
+                raise Malformed(
+                    "--ct-quorum is of how many logs; name them with --ct-log or --ct-logs"
+                )
+            quorum = int(quorum)
+        if self["ct-away"] == "issue" and not asked:
+            raise Malformed("--ct-away is about logs; name them with --ct-log or --ct-logs")
+        timeout = parse_duration(self["ct-timeout"]).total_seconds()
+        if not 0.1 <= timeout <= _LONGEST_TIMEOUT:
+            raise Malformed(
+                "--ct-timeout is from 0.1s to 30s: whoever asks for a certificate waits as long"
+            )
+        self["ct-quorum"], self["ct-timeout"] = quorum, timeout
+        self["logs"] = asked
