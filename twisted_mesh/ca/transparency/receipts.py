@@ -15,9 +15,9 @@ from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pki.codes import Code
-from pki.ct.errors import BadSct
+from pki.ct.errors import BadSct, LogAway
 from pki.ct.sct import SignedCertificateTimestamp
-from pki.errors import PkiError
+from pki.errors import ANY_ERROR, PkiError
 from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.ca.transparency.errors import LogsAway
 from twisted_mesh.ca.transparency.standing import LogStanding
@@ -133,15 +133,17 @@ class Receipts:
             sct = await within(self.clock, self.timeout, log.door.add_pre_chain(chain))
             self._demand_time(sct)
         except TimeoutError:
-            late = LogsAway(f"it gave no SCT within {self.timeout:g} s", self.timeout)
+            late = LogAway(f"it gave no SCT within {self.timeout:g} s")
             self._failed(log, late, is_trial=is_trial)
             asking.failed(log)
         except PkiError as error:
             self._failed(log, error, is_trial=is_trial)
             asking.failed(log)
-        except BaseException:
+        except ANY_ERROR:
+            # A bug of ours: nobody is to wait for an answer that will not come.
+            _log.failure("asking a log broke", event="log-asking-broke")
+            self._failed(log, LogAway("asking it broke, by a bug of ours"), is_trial=is_trial)
             asking.failed(log)
-            raise
         else:
             log.outcomes["sct"] += 1
             if log.answered(is_slow=asking.is_late):

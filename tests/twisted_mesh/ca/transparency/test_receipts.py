@@ -251,6 +251,14 @@ def test_where_it_cannot_be_written_off_at_once_housekeeping_does(rig: CaRig) ->
     assert ca.look()[0].status(NOW) is Status.REVOKED
 
 
+def test_a_bug_in_asking_a_log_keeps_nobody_waiting(rig: CaRig) -> None:
+    ca = Logged.with_logs(rig)
+    ca.doors[0].error = ZeroDivisionError("a bug")  # type: ignore[assignment]
+    with pytest.raises(LogsAway, match="log-1: asking it broke, by a bug of ours"):
+        rig.sign()
+    assert ca.is_settled()
+
+
 def test_whoever_hangs_up_leaves_nothing_open(rig: CaRig) -> None:
     ca = Logged.with_logs(rig)
     ca.doors[0].is_held = True
