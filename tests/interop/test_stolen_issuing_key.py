@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
+from pki.errors import PkiError
 from pki.issuing.authority import Authority
 from pki.keys import MemoryKey
 from pki.spiffe import SpiffeId
@@ -58,7 +59,12 @@ class Minter:
 STOLEN = {"without receipts": (), "with receipts of logs of the thief's own": THIEVES_OWN}
 
 
-@pytest.fixture(params=STOLEN)
+@pytest.fixture(
+    params=[
+        "without receipts",
+        pytest.param("with receipts of logs of the thief's own", marks=pytest.mark.interop),
+    ]
+)
 def thieves(request: pytest.FixtureRequest) -> Sequence[MemoryLog]:
     return STOLEN[request.param]
 
@@ -160,7 +166,7 @@ def test_a_client_refuses_it(
         assert shared.client("--server", fake.url, *demand).returncode == 0
 
 
-#: Who asks a CA at https://, with the option that says so last; each would join by a token.
+#: Who asks a CA at https://, and would show it a token.
 JOINING: dict[str, Callable[[House, Path], tuple[str, ...]]] = {
     "mesh-server": lambda house, home: ("mesh-server", "--listen", "127.0.0.1:0"),
     "mesh-proxy": lambda house, home: (
@@ -175,23 +181,27 @@ JOINING: dict[str, Callable[[House, Path], tuple[str, ...]]] = {
         *("mesh-server", "--listen", "127.0.0.1:0", "--workers", "2"),
     ),
 }
-BELIEVED = {"by its root": "--ca-file", "by a fingerprint": "--ca-fingerprint"}
 
 
-@pytest.mark.parametrize("program", JOINING)
+@pytest.mark.parametrize(
+    "program",
+    [
+        "mesh-agent",
+        *(
+            pytest.param(name, marks=pytest.mark.interop)
+            for name in JOINING
+            if name != "mesh-agent"
+        ),
+    ],
+)
 def test_a_ca_past_the_logs_is_told_nothing_by_whoever_joins(
     shared: House, minter: Minter, demand: tuple[str, ...], program: str, tmp_path: Path
 ) -> None:
-    token = tmp_path / "token"
-    made = shared.ctl("token", "create", "--spiffe-id", API_SERVER)
-    token.write_text(made.stdout.split()[0] if made.stdout.startswith("mesh-join") else made.stdout)
     stolen, logged = minter.identity(CA_ID, ()), minter.identity(CA_ID, LOGS)
-    root = minter.home / "whole.pem"
-    root.write_bytes(shared.root.read_bytes())
     words = JOINING[program](shared, tmp_path)
     for who in (stolen, logged):
         with listening(impostor(who)) as fake:
-            where = ("--ca-url", fake.url, "--ca-file", str(root))
+            where = ("--ca-url", fake.url, "--ca-file", str(shared.root))
             state = ("--state-dir", str(tmp_path / f"state-{who.directory.name}"))
             started = shared.twistd(*words, *where, *state, *demand)
             if who is stolen:
@@ -201,6 +211,28 @@ def test_a_ca_past_the_logs_is_told_nothing_by_whoever_joins(
                 until(lambda fake=fake: bool(fake.heard), lambda s=started: s.text)
                 assert "no-sct" not in started.text
             started.stop()
+
+
+def test_a_ca_past_the_logs_is_told_nothing_by_a_client_or_a_program(
+    shared: House, minter: Minter, demand: tuple[str, ...], tmp_path: Path
+) -> None:
+    with listening(impostor(minter.identity(CA_ID, ()))) as fake:
+        where = ("--ca-url", fake.url, "--ca-file", str(shared.root))
+        state = tmp_path / "state"
+        done = shared.client(*where, *demand, "--state-dir", str(state), "--timeout", "3s")
+        assert (done.returncode, "no-sct" in done.stdout + done.stderr) == (1, True)
+        with pytest.raises(PkiError, match=r"no-sct|receipts"):
+            stdlib.join(
+                PAYMENT,
+                ca_url=fake.url,
+                ca_file=shared.root,
+                state_dir=state,
+                require_sct=2,
+                ct_logs=demand[-1],
+                timeout=0.1,
+            )
+        assert fake.callers >= 2
+        assert fake.heard == b"", "neither a CSR nor a request line"
 
 
 @contextmanager
@@ -262,7 +294,7 @@ def test_mesh_strings_refuse_it(
     (tmp_path / "hello.txt").write_text("hello over the mesh")
     said = f"mesh:0:interface=127.0.0.1:require-sct=2:ct-logs={demand[-1]}"
     web = shared.twistd("web", "--listen", said, "--path", str(tmp_path))
-    port = int(web.wait_for(r"Site starting on (\d+)")[1])
+    port = int(web.wait_for(r"Site \(TLS\) starting on (\d+)")[1])
     url = f"https://localhost:{port}/hello.txt"
     assert shared.curl(url, *minter.identity(PAYMENT, ()).for_curl).returncode != 0
     web.wait_for(REFUSED)
@@ -276,7 +308,7 @@ def told(house: House) -> set[int]:
     return {one["require_sct"]["required"] for one in asked.get("require_sct", [])}
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.interop)])
 def test_the_list_of_logs_moves_at_sighup_and_a_bad_one_changes_nothing(
     shared: House, minter: Minter, demand: tuple[str, ...], workers: int
 ) -> None:

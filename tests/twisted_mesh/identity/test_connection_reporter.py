@@ -1,5 +1,6 @@
 """An endpoint's reports: when they are sent, what is in them, and what a CA that is away or refuses changes."""
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,12 +11,14 @@ from msgspec.structs import replace as evolve
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 
+from pki.ct.receipt import SctDemand
 from pki.errors import Problem
 from pki.svid.spki_pin import PinSet
 from twisted_mesh.api.messages import ConnectionsReport, HeldPins
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.identity import connection_reporter
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
+from twisted_mesh.testing import MemoryLog, list_of
 from twisted_mesh.tls.alerts import Unreachable
 
 A, B = "aa" * 32, "bb" * 32
@@ -55,13 +58,20 @@ class Rig:
     client: Client = field(factory=Client)
     registry: Registry = field(factory=Registry)
     pins: PinSet = field(factory=PinSet)
+    demand: SctDemand | None = None
     service: ConnectionReporter = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         client: Any = self.client
         registry: Any = self.registry
         self.service = ConnectionReporter(
-            client, registry, self.clock, Logger(), "i1", lambda: self.pins
+            client,
+            registry,
+            self.clock,
+            Logger(),
+            "i1",
+            lambda: self.pins,
+            lambda: self.demand,
         )
         self.service.startService()
 
@@ -166,3 +176,17 @@ def test_it_stops_with_its_service(rig: Rig) -> None:
     rig.service.stopService()
     assert rig.wait(20) == []
     assert not rig.clock.getDelayedCalls()
+
+
+def test_receipts_that_are_demanded_are_told_though_nobody_is_connected(rig: Rig) -> None:
+    log = MemoryLog("one")
+    rig.demand = SctDemand(1, list_of([log]))
+    (told,) = rig.wait(2)
+    ids = [base64.b64encode(log.log.log_id).decode()]
+    assert (told.require_sct.required, told.require_sct.logs) == (1, ids)
+    (again,) = rig.wait(10)
+    assert again.require_sct == told.require_sct, "so that the CA goes on knowing of it"
+    rig.demand = None
+    (none,) = rig.wait(2)
+    assert none.require_sct is UNSET
+    assert rig.wait(30) == []

@@ -15,6 +15,7 @@ from pki.ct.sct import SignedCertificateTimestamp
 from pki.errors import Problem
 from pki.spiffe import SpiffePattern
 from pki.svid.bundle import BundleSet
+from pki.svid.pin import Fingerprint, RootPin
 from pki.svid.x509svid import Purpose, X509Svid
 from tests.twisted_mesh.peers import FACTS
 from tests.twisted_mesh.recording import RecordingLog
@@ -24,6 +25,7 @@ from twisted_mesh.testing import Clock, MemoryCa, MemoryLog, at_once, list_of, w
 from twisted_mesh.testing.memory_log import signed_anew
 from twisted_mesh.trust.connections import ConnectionRegistry, Peer
 from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.pinned_judge import PinnedJudge
 from twisted_mesh.trust.store import TrustStore
 from twisted_mesh.trust.trust import Trust
 
@@ -183,6 +185,20 @@ def test_a_stolen_ca_that_brings_its_own_log_gains_nothing(rig: Rig) -> None:
     rig.store.update(TrustUpdate(withdrawn_logs=frozenset(map(id_of, own))))
     assert rig.store.trust.demand is before
     assert rig.codes(stolen) == ["no-sct"]
+
+
+def test_a_root_that_is_known_by_its_fingerprint_is_met_by_a_logged_ca_alone(rig: Rig) -> None:
+    root, name = rig.ca.root.certificate, "spiffe://mesh.test/mesh/ca"
+    pin = RootPin(Fingerprint.of(root), rig.ca.trust_domain)
+    trust = Trust(allow=EVERYBODY, demand=rig.store.trust.demand)
+    judge = PinnedJudge(rig.clock.now, trust, pin=pin)
+    stolen, logged = rig.ca.issue(name, logs=()), rig.ca.issue(name)
+    verdict = judge.verdict((*stolen.chain, root), Purpose.SERVER)
+    assert [str(problem.code) for problem in verdict.problems] == ["no-sct"]
+    assert judge.pin is pin, "nothing is believed by that"
+    assert judge.verdict((*logged.chain, root), Purpose.SERVER).ok
+    assert judge.pin is None
+    assert not judge.verdict((*stolen.chain, root), Purpose.SERVER).ok
 
 
 # What is remembered.
