@@ -15,6 +15,7 @@ from pki.ct.sct import (
     SignedCertificateTimestamp,
     index_extension,
     moment,
+    scts_of,
 )
 from pki.ct.wire import vector
 from pki.errors import PkiError, Problem

@@ -14,9 +14,9 @@ from OpenSSL import SSL
 
 from tests.bench import (
     attestation,
+    ct_handshakes,
     ct_log,
     ct_monitor,
-    ct_handshakes,
     distrust,
     federation,
     handshakes,

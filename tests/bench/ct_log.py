@@ -40,8 +40,8 @@ def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
         "precertificates of P-256 added over kept-alive TLS, each published before its receipt",
         tuple(rows),
         (
-            f"On the disk an entry takes {size:.0f} bytes in full tiles: its data tile's and 32 of hashes; gzip makes of "
-            f"that {packed:.0f}.",
+            f"On the disk an entry takes {size:.0f} bytes in full tiles: its data tile's and 32 of hashes; gzip makes "
+            f"of that {packed:.0f}.",
             f"4.8 million entries a day (100,000 workloads, an hour each) are {size * 4.8e6 / 2**30:.1f} GiB a day.",
         ),
     )
