@@ -1,4 +1,4 @@
-"""The audit log of a CA: entries, signed checkpoints, and what a witness looks for.
+"""The audit log of a CA: entries and signed checkpoints. What a witness looks for is in :mod:`pki.audit.advance`.
 
 Entries are leaves of a Merkle tree (:mod:`pki.tlog.merkle`). A checkpoint says how large the tree is and
 what its root is; it is signed as a note (C2SP signed-note and tlog-checkpoint), so that tools which
@@ -7,7 +7,7 @@ read transparency logs can read it.
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Self
@@ -21,9 +21,9 @@ from pki.codes import Code
 from pki.errors import Malformed, PkiError, printable
 from pki.keys import KeptKey, KeyAlgorithm, MemoryKey, UnusableKey, signature_over
 from pki.keys.pkcs8 import read_pem, write_pem
-from pki.tlog.merkle import EMPTY_ROOT, BadProof, verify_consistency
+from pki.tlog.merkle import EMPTY_ROOT
 from pki.tlog.note import BadNote, Note, NoteSignature, is_key_name, key_hash, unbase64
-from pki.validity import parse_rfc3339, rfc3339, rfc3339_exactly
+from pki.validity import parse_rfc3339, rfc3339_exactly
 
 _ED25519 = b"\x01"
 #: What every key of a log is: witnesses verify nothing else.
@@ -62,34 +62,6 @@ class BadCheckpoint(PkiError):
     """A note that is no checkpoint, or not signed by the log's key."""
 
     code = Code.BAD_CHECKPOINT
-
-
-class LogContradicts(PkiError):
-    """A log is not what it was seen to be."""
-
-
-class RolledBack(LogContradicts):
-    """The log is shorter than it was."""
-
-    code = Code.LOG_ROLLED_BACK
-
-
-class Forked(LogContradicts):
-    """The log holds something else than it did."""
-
-    code = Code.LOG_FORKED
-
-
-class Replaced(LogContradicts):
-    """It is another log."""
-
-    code = Code.LOG_REPLACED
-
-
-class Unvouched(LogContradicts):
-    """Nothing that was signed of it is left."""
-
-    code = Code.LOG_UNVOUCHED
 
 
 class _Written(msgspec.Struct):
@@ -342,44 +314,3 @@ def _text_of(checkpoint: Checkpoint, name: str) -> str:
 
 def _note(text: str, verifier: Verifier, made: bytes) -> str:
     return str(Note(text, (NoteSignature(verifier.name, verifier.key_hash, made),)))
-
-
-_FORKED = (
-    "its history was changed, or callers are told different things; compare with other witnesses"
-)
-
-
-def advance(seen: Checkpoint | None, new: Checkpoint, proof: Sequence[bytes]) -> Checkpoint:
-    """What a witness that has ``seen`` one checkpoint remembers after a new one.
-
-    ``proof`` is that of consistency between the two; it is not needed where their sizes are equal or
-    nothing was seen. Raises :class:`LogContradicts` where the log was not simply extended.
-    """
-    if seen is None:
-        return new
-    before = f"{seen.size} entries at {rfc3339(seen.at)}"
-    if new.origin != seen.origin:
-        raise Replaced(
-            f"the log is {printable(new.origin, 80)} with {new.size} entries now, and was "
-            f"{printable(seen.origin, 80)} with {before}: the CA was restored or made anew; "
-            "if nobody did that, somebody has put another in its place"
-        )
-    if new.size < seen.size:
-        raise RolledBack(
-            f"the log has {new.size} entries and had {before}: what came between is gone, revocations "
-            "with it; find out who put an older state back"
-        )
-    if new.size == seen.size:
-        if new.root != seen.root:
-            raise Forked(
-                f"the log of {new.size} entries is not the one that had {before}: {_FORKED}"
-            )
-    elif seen.size:
-        try:
-            verify_consistency(seen.size, new.size, seen.root, new.root, proof)
-        except BadProof as error:
-            raise Forked(
-                f"the log of {new.size} entries is not shown to contain the one that had {before} "
-                f"({error}): {_FORKED}"
-            ) from None
-    return new

@@ -14,16 +14,8 @@ from attrs import define, field
 from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 
-from pki.audit.log import (
-    Act,
-    BadCheckpoint,
-    Checkpoint,
-    Entry,
-    LogContradicts,
-    LogSigner,
-    Unvouched,
-    advance,
-)
+from pki.audit.advance import LogContradicts, Unvouched, advance
+from pki.audit.log import Act, BadCheckpoint, Checkpoint, Entry, LogSigner
 from pki.codes import Code
 from pki.errors import PkiError, printable
 from pki.policy.principal import Principal, administrator

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 from attrs import define, field, frozen
 
-from pki.audit.log import BadCheckpoint, Checkpoint, Replaced, Unvouched, Verifier
+from pki.audit.advance import Replaced, Unvouched
+from pki.audit.log import BadCheckpoint, Checkpoint, Verifier
 from pki.errors import PkiError
 from pki.validity import rfc3339
 from twisted_mesh.runtime.log import logger

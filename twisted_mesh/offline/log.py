@@ -6,8 +6,9 @@ from pathlib import Path
 
 from attrs import define, field
 
+from pki.audit.advance import LogContradicts
 from pki.audit.auditor import examine
-from pki.audit.log import BadCheckpoint, Checkpoint, Entry, LogContradicts, LogKey
+from pki.audit.log import BadCheckpoint, Checkpoint, Entry, LogKey
 from pki.errors import PkiError
 from pki.tlog.merkle import GrowingTree, leaf_hash
 from twisted_mesh.api.log_messages import LogEntry

@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 from attrs import define, field, frozen
 
-from pki.audit.log import Checkpoint, Replaced, Verifier, advance
+from pki.audit.advance import Replaced, advance
+from pki.audit.log import Checkpoint, Verifier
 from pki.errors import PkiError
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import read_file, write_whole

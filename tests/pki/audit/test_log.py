@@ -17,20 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki.audit.log import (
-    Act,
-    BadCheckpoint,
-    BadEntry,
-    Checkpoint,
-    Entry,
-    Forked,
-    LogContradicts,
-    LogKey,
-    Replaced,
-    RolledBack,
-    Verifier,
-    advance,
-)
+from pki.audit.advance import Forked, LogContradicts, Replaced, RolledBack, advance
+from pki.audit.log import Act, BadCheckpoint, BadEntry, Checkpoint, Entry, LogKey, Verifier
 from pki.errors import PkiError
 from pki.keys import UnusableKey
 from pki.tlog import merkle
