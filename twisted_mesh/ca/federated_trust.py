@@ -12,9 +12,10 @@ from attrs import define, field
 from pki.policy.entry import RegistrationEntry
 from pki.policy.principal import Principal
 from pki.spiffe import SpiffeId, TrustDomain
-from twisted_mesh.ca.authorities import CurrentAuthorities, Published
+from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.federation import Federations
+from twisted_mesh.ca.published_trust import Published
 from twisted_mesh.stores.interface import IStore
 
 _NONE: frozenset[TrustDomain] = frozenset()

@@ -25,8 +25,9 @@ from pki.policy.policy import Action
 from pki.policy.principal import Principal, administrator
 from pki.validity import rfc3339
 from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.authorities import CurrentAuthorities, JwtPublished
+from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.ca.jwt_files import JwtFiles
+from twisted_mesh.ca.published_trust import JwtPublished
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger, reasons
 from twisted_mesh.runtime.tasks import Ticker, spawn

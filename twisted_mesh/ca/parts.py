@@ -15,7 +15,7 @@ from pki.svid.bundle import BundleSet, TrustBundle
 from twisted_mesh.ca.acknowledgements import Acknowledgements
 from twisted_mesh.ca.agents import Agents
 from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities, Published
+from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
 from twisted_mesh.ca.blocked_authorities import own_problem
 from twisted_mesh.ca.blocked_keys import BlockedKeys
 from twisted_mesh.ca.connection_reports import ConnectionReports
@@ -29,6 +29,7 @@ from twisted_mesh.ca.jwt_issuer import JwtIssuer
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.pin_reports import PinReports
 from twisted_mesh.ca.policy.gate import PolicyGate
+from twisted_mesh.ca.published_trust import Published
 from twisted_mesh.ca.record import CertificateRecord
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder

@@ -21,9 +21,9 @@ from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import BundleSet
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import X509Svid
-from twisted_mesh.ca.authorities import Published
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.policy.source import WORKLOADS
+from twisted_mesh.ca.published_trust import Published
 from twisted_mesh.identity.own_source import new_key
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import Ticker

@@ -13,8 +13,9 @@ from pki.keys import key_id
 from pki.spiffe import SpiffePattern
 from pki.svid.revocation_set import Revocation
 from pki.svid.x509svid import X509Svid
-from twisted_mesh.ca.authorities import CurrentAuthorities, Published
+from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.ca.issuance import OwnCertificates
+from twisted_mesh.ca.published_trust import Published
 from twisted_mesh.ca.record_judge import RecordJudge
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
 from twisted_mesh.identity.manager import CertificateManager

@@ -11,7 +11,7 @@ from pki.svid.bundle import BundleSet
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import X509Svid
 from tests.authorities import MESH, NOW, forge, key, mesh, overlap, revocation_of
-from twisted_mesh.ca.authorities import Published
+from twisted_mesh.ca.published_trust import Published
 from twisted_mesh.ca.workload_issuer import CaWorkloadIssuer
 
 BOTH = overlap()

@@ -17,9 +17,9 @@ from twisted_mesh.api.messages import LogNews, WrittenTrust
 from twisted_mesh.api.revocation_rows import row_of
 from twisted_mesh.ca.api.request import Call, demand_instance
 from twisted_mesh.ca.api.response import Answer, json_answer
-from twisted_mesh.ca.authorities import Published
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.ca.published_trust import Published
 from twisted_mesh.stores.records import Feed
 
 #: Seconds that a caller may wait.

@@ -22,8 +22,8 @@ from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import CaApi
 from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.authorities import JwtPublished
 from twisted_mesh.ca.notifier import Notifier
+from twisted_mesh.ca.published_trust import JwtPublished
 from twisted_mesh.ca.record import CertificateRecord
 from twisted_mesh.http.server import BoundedSite
 
