@@ -52,6 +52,8 @@ class LogStore:
 
     path: Path
     _connection: sqlite3.Connection | None = field(default=None, init=False)
+    _opened: tuple[int, int] | None = field(default=None, init=False)
+    """Which file that was: SQLite would go on in one that was deleted, for nobody."""
 
     # Opened, and changed whole.
 
@@ -68,7 +70,7 @@ class LogStore:
             connection = sqlite3.connect(
                 self.path, isolation_level=None, timeout=5.0, check_same_thread=False
             )
-            self._connection = connection
+            self._connection, self._opened = connection, self._file()
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
             connection.execute("PRAGMA synchronous = FULL")
@@ -115,6 +117,11 @@ class LogStore:
     def changing(self) -> Iterator[None]:
         """One transaction, durable once it is left; taken back whole where anything is raised."""
         with self._explaining():
+            if self._file() != self._opened:
+                raise CtLogStateError(
+                    f"{self.path} was moved, deleted or replaced while it was in use: put it back; nothing is added to "
+                    "one that no start would find"
+                )
             self._do("BEGIN IMMEDIATE")
             try:
                 yield
@@ -208,6 +215,13 @@ class LogStore:
         )
 
     # SQLite.
+
+    def _file(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _do(self, sql: str, *values: object) -> sqlite3.Cursor:
         return self._open_one.execute(sql, values)

@@ -208,6 +208,17 @@ def test_a_record_that_is_full_adds_nothing_and_heals(rig: LogRig) -> None:
     Reader(rig).verify()
 
 
+def test_a_record_that_is_taken_away_while_it_runs_is_missed_at_once(rig: LogRig) -> None:
+    rig.fill(5)
+    record = rig.home / "ctlog.db"
+    record.rename(rig.home / "elsewhere")
+    with pytest.raises(CtLogStateError, match="put it back"):
+        rig.fill(1)
+    (rig.home / "elsewhere").rename(record)
+    rig.fill(1)
+    assert rig.head.size == 6
+
+
 def test_a_clock_that_goes_back_is_waited_for_a_little_and_then_refused(rig: LogRig) -> None:
     rig.fill(1)
     signed = rig.head.timestamp
