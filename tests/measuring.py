@@ -12,12 +12,14 @@ from twisted_mesh.proxy.report import Report
 from twisted_mesh.runtime import meters
 from twisted_mesh.runtime.meters import Reading
 from twisted_mesh.state.memory import reading_of
-from twisted_mesh.taps import parent, workload_socket
+from twisted_mesh.taps import ct_audit, parent, witness, workload_socket
 from twisted_mesh.workload import meters as workload_meters
 
 _LOOKED_UP: tuple[Reading[object], ...] = (
     *metrics.READINGS,  # type: ignore[arg-type]
     *ctlog_metrics.READINGS,  # type: ignore[arg-type]
+    *witness.READINGS,  # type: ignore[arg-type]
+    *ct_audit.READINGS,  # type: ignore[arg-type]
     *monitoring.OF_IDENTITY,  # type: ignore[arg-type]
     monitoring.EVENTS,  # type: ignore[list-item]
     *keeper.READINGS,  # type: ignore[arg-type]

@@ -94,7 +94,7 @@ def test_every_program_in_bin_is_installed_too(setup_cfg: configparser.ConfigPar
 def test_every_plugin_of_twistd_is_a_program_too(setup_cfg: configparser.ConfigParser) -> None:
     plugins = import_module("twisted.plugins.mesh_plugins")
     tapnames = {v.tapname for v in vars(plugins).values() if isinstance(v, ServiceMaker)}
-    assert len(tapnames) == 6
+    assert len(tapnames) == 7
     assert tapnames <= programs(setup_cfg).keys()
 
 

@@ -182,7 +182,14 @@ def ours(scrape: Scrape) -> set[str]:
     return {ends.sub("", name) for name in scrape if name.startswith("mesh_")}
 
 
-_OF_ONE_PROGRAM = ("mesh_ca_", "mesh_files_", "mesh_proxy_", "mesh_work", "mesh_ctlog_")
+_OF_ONE_PROGRAM = (
+    "mesh_ca_",
+    "mesh_files_",
+    "mesh_proxy_",
+    "mesh_work",
+    "mesh_ct",
+    "mesh_witness_",
+)
 
 
 def test_the_metrics_are_those_that_there_are_and_the_cas_are_in_the_ca_alone(

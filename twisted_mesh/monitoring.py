@@ -27,6 +27,7 @@ WORTH_AN_ALARM = (
     "record-damaged",
     "record-lost",
     "witness-lost",
+    "ct-alarm",
     "crl-refused",
     "identity-expired",
     "files-behind",

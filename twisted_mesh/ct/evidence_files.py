@@ -100,7 +100,7 @@ class EvidenceFiles:
         except (OSError, StateError) as error:
             self.log.error(
                 "{text}; the proof could not be written to {path}: {error}",
-                event=str(shown.code),
+                event="ct-alarm",
                 code=str(shown.code),
                 ct_log=found.origin,
                 text=printable(str(shown), 600),
@@ -116,7 +116,7 @@ class EvidenceFiles:
         self._alarms[path] = alarm
         self.log.error(
             "{text}; anybody can verify that by {path}",
-            event=str(alarm.code),
+            event="ct-alarm",
             code=str(alarm.code),
             ct_log=alarm.log,
             text=alarm.text,

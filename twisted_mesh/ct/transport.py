@@ -71,11 +71,11 @@ class LogTransport:
     _tls: PinnedTls | WebTrust = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        pq = self.requires_pq
+        pins, pq = frozenset(self.pins), self.requires_pq
         self._tls = (
-            PinnedTls(self.own, frozenset(self.pins), _RULE, _REMEDY, pq)
-            if self.pins
-            else WebTrust(self.reactor, None, pq, self.own)
+            PinnedTls(self.own, pins, _RULE, _REMEDY, requires_pq=pq)
+            if pins
+            else WebTrust(self.reactor, None, requires_pq=pq, own=self.own)
         )
 
     async def get(self, path: str, limit: int, timeout: float | None = None) -> bytes:

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import IResource
 
+from pki.audit.log import LOG_ALGORITHM
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.svid.spki_pin import SpkiHash
 from twisted_mesh.ct.evidence_files import EvidenceFiles
@@ -98,7 +99,7 @@ class WitnessService(MeshService):
         self.directory.lock()
         self.record = Record(self.directory.record)
         self.record.open(options["name"])
-        key = self._key(_KEY, KeyAlgorithm.ED25519)
+        key = self._key(_KEY, LOG_ALGORITHM)
         tls_key = self._key(_TLS_KEY, KeyAlgorithm.EC_P256)
         self.files.seal()
         evidence = EvidenceFiles(self.directory.evidence, self.log)
@@ -151,7 +152,7 @@ class WitnessService(MeshService):
         comparison = Comparison(
             self.witness, others, self.reactor, self.log, self.options["interval"]
         )
-        self.witness.doubt = comparison.doubt
+        self.witness.tell_of_doubts(comparison.doubt)
         if others:
             self._comparing = spawn(comparison.run(), "comparing witnesses", self.log)
         self.log.info(

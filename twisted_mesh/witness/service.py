@@ -45,6 +45,10 @@ class Refusal(PkiError):
         self.status = status
 
 
+def _nothing(log: Log, seen: SignedHead, new: SignedHead) -> None:
+    """Nobody looks into it."""
+
+
 @define(eq=False, repr=False)
 class Witness:
     """Cosigns for the logs of a list, each by the last head that it has cosigned."""
@@ -57,18 +61,21 @@ class Witness:
     now: Now
     on_thread: Defer
     log: Logger
-    doubt: Callable[[Log, SignedHead, SignedHead], None] = lambda *_: None
-    """Told of a head that was not shown to extend the one that was seen."""
     cosigned: int = field(default=0, init=False)
     """How many checkpoints, since the start."""
     problem: Problem | None = field(default=None, init=False)
     """Why the record cannot be written; None while it can."""
     _heads: dict[str, CosignedHead] = field(factory=dict, init=False)
+    _doubt: Callable[[Log, SignedHead, SignedHead], None] = field(default=_nothing, init=False)
     _lock: DeferredLock = field(factory=DeferredLock, init=False)
 
     def load(self) -> None:
         """Take up what the record has. Raises :class:`WitnessStateError`."""
         self._heads = dict(self.record.heads())
+
+    def tell_of_doubts(self, doubt: Callable[[Log, SignedHead, SignedHead], None]) -> None:
+        """Call that for a head (the last) that was not shown to extend the one that was seen."""
+        self._doubt = doubt
 
     @property
     def public(self) -> WitnessKey:
@@ -144,7 +151,7 @@ class Witness:
         except BadProof as error:
             if seen is not None:
                 # Whoever sends a wrong proof may have made a mistake; what the log's own tiles show is none.
-                self.doubt(log, SignedHead(seen.head, seen.note), new)
+                self._doubt(log, SignedHead(seen.head, seen.note), new)
             raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
 
     async def _cosign(

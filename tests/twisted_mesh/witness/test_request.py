@@ -59,6 +59,7 @@ def test_it_comes_back_as_it_was(old: int, proof: list[bytes]) -> None:
         body(note=NOTE[:-9]),
         b"old 0\r\n\r\n" + NOTE.encode(),
     ],
+    ids=lambda _: "body",  # which has a signature, another one each time
 )
 def test_what_is_none_is_refused(data: bytes) -> None:
     with pytest.raises(PkiError) as refused:

@@ -208,7 +208,7 @@ def test_two_roots_of_one_size_are_kept_as_evidence(place: Place) -> None:
     assert place.codes() == [Code.CT_LOG_FORKED]
     (found,) = place.evidence()
     assert isinstance(found, SplitView)
-    assert place.log.count("ct-log-forked") == 1
+    assert place.log.count("ct-alarm") == 1
 
 
 def test_a_later_head_that_is_smaller_is_kept_as_evidence(place: Place) -> None:
@@ -227,7 +227,8 @@ def test_a_head_without_its_proof_is_looked_into(place: Place) -> None:
     """The log's own tiles show whether it goes on from what was seen."""
     fork = place.paper.fork()
     place.grow()
-    place.witness.doubt = Comparison(place.witness, (), reactor(), place.log).doubt
+    comparison = Comparison(place.witness, (), reactor(), place.log)
+    place.witness.tell_of_doubts(comparison.doubt)
     fork.fill(9, b"another")
     fork.tick(9)
     fork.sign()
