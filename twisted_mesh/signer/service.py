@@ -1,5 +1,6 @@
 """A signer: keys, the judge of what they sign, and how often they may."""
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -10,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pki.errors import PkiError
-from pki.signing.errors import SigningRefused
+from pki.signing.errors import NotSignable, SigningRefused
 from twisted_mesh.limits.rate_limit import Rate, RateLimited, TokenBuckets
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.signer.judging import Asked, Judging
@@ -62,6 +63,8 @@ class Signer:
     revocation_rate: Rate
     signed: dict[tuple[str, str], int] = field(factory=dict, init=False)
     """How many of each kind, by the key's purpose: for metrics."""
+    refused: Counter[str] = field(factory=Counter, init=False)
+    """How many each rule has refused."""
     _rows: dict[str, KeyRow] = field(factory=dict, init=False)
     _rates: Mapping[str, TokenBuckets] = field(init=False)
     _making: DeferredLock = field(factory=DeferredLock, init=False)
@@ -83,7 +86,12 @@ class Signer:
     def keys(self) -> KeyList:
         """All of them."""
         self._charge(OTHERS)
-        return KeyList(tuple(map(_shown, self._rows.values())))
+        return KeyList(self.shown)
+
+    @property
+    def shown(self) -> tuple[Key, ...]:
+        """The same, asked by nobody who is counted."""
+        return tuple(map(_shown, self._rows.values()))
 
     async def make(self, asked: NewKey, by: str) -> Key:
         """A new one. Raises :class:`PkiError`."""
@@ -119,9 +127,13 @@ class Signer:
         sort = sort_of(asked.data)
         self._charge(sort)
         held = row.held
-        verdict = await self.judging.judge(
-            Asked(held, asked.data, by), is_urgent=sort == REVOCATION
-        )
+        try:
+            verdict = await self.judging.judge(
+                Asked(held, asked.data, by), is_urgent=sort == REVOCATION
+            )
+        except (NotSignable, SigningRefused) as error:
+            self.refused[getattr(error, "rule", "not-signable")] += 1
+            raise
         signature = await self.keyring.sign(held, asked.data)
         counted = held.purpose, verdict.kind
         self.signed[counted] = self.signed.get(counted, 0) + 1

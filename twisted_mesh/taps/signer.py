@@ -21,7 +21,9 @@ from twisted_mesh.keystores.pins import Pins
 from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.rate_limit import Rate, TokenBuckets
+from twisted_mesh.monitoring import metrics
 from twisted_mesh.runtime.clock import wall_clock
+from twisted_mesh.runtime.meters import Readings, show
 from twisted_mesh.runtime.socket_owner import listener_at
 from twisted_mesh.runtime.socket_path import too_long
 from twisted_mesh.runtime.tasks import sleep
@@ -30,6 +32,7 @@ from twisted_mesh.signer.door import LocalCallers, RemoteCallers, tell_of_refusa
 from twisted_mesh.signer.judging import Judging
 from twisted_mesh.signer.keyring import Keyring
 from twisted_mesh.signer.messages import MAX_BODY
+from twisted_mesh.signer.meters import OF_A_SIGNER
 from twisted_mesh.signer.record import Record
 from twisted_mesh.signer.service import Signer
 from twisted_mesh.signer.signing_log import SigningLog
@@ -115,7 +118,8 @@ class SignerService(MeshService):
         signer.load()
         self.files.seal()
         self.signer = signer
-        self.questions = {"/livez": LIVENESS, "/readyz": self._readiness}
+        self.questions = {"/livez": LIVENESS, "/readyz": self._readiness, "/metrics": metrics}
+        show("signer", Readings(signer, OF_A_SIGNER))
         self._open_socket(signer)
         if self.tls_endpoint is not None:
             self._open_tls(signer, self.tls_endpoint)

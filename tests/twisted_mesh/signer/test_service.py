@@ -20,9 +20,11 @@ from pki.svid.revocation_set import Reason, Revocation
 from tests.authorities import BACKEND, HOUR, MESH, NOW, OTHER, key
 from tests.twisted_mesh.signer.rig import AUDIT, BY, ISSUING, ROOT, Ca, Rig, done, snapshot
 from twisted_mesh.limits.rate_limit import Rate, RateLimited
+from twisted_mesh.runtime.meters import Readings
 from twisted_mesh.signer.errors import SignerStateError, UnknownKey
 from twisted_mesh.signer.keyring import Keyring
 from twisted_mesh.signer.messages import SignRequest, WhereaboutsRequest
+from twisted_mesh.signer.meters import OF_A_SIGNER
 from twisted_mesh.signer.record import Record
 from twisted_mesh.signer.service import Signer
 from twisted_mesh.signer.signing_log import SigningLog
@@ -349,6 +351,23 @@ def test_while_nothing_can_be_written_nothing_is_signed(
     assert rig.sign(ca.name, data)
     assert signed
     assert rig.signer.problem is None
+
+
+def test_what_was_signed_and_refused_is_counted(rig: Rig) -> None:
+    ca = rig.ca()
+    rig.sign(ca.name, leaf(rig, ca))
+    foreign = ca.issuing.draft(key(1).public_key, OTHER.member("service", "a"), NOW, HOUR)
+    with pytest.raises(SigningRefused):
+        rig.sign(ca.name, foreign.tbs)
+    shown = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in Readings(rig.signer, OF_A_SIGNER).collect()
+        for sample in family.samples
+    }
+    assert shown["mesh_signer_ready",] == 1
+    assert shown["mesh_signer_keys", "root"] == shown["mesh_signer_keys", "issuing"] == 1
+    assert shown["mesh_signer_signatures_total", "certificate"] == 3
+    assert shown["mesh_signer_refused_total", "trust-domain"] == 1
 
 
 def test_an_older_record_is_not_gone_on_with(rig: Rig, tmp_path: Path) -> None:
