@@ -11,6 +11,7 @@ from twisted_mesh.monitor import figures
 from twisted_mesh.proxy.report import Report
 from twisted_mesh.runtime import meters
 from twisted_mesh.runtime.meters import Reading
+from twisted_mesh.signer.meters import OF_A_SIGNER
 from twisted_mesh.state.memory import reading_of
 from twisted_mesh.taps import ct_audit, parent, witness, workload_socket
 from twisted_mesh.workload import meters as workload_meters
@@ -25,6 +26,7 @@ _LOOKED_UP: tuple[Reading[object], ...] = (
     *keeper.READINGS,  # type: ignore[arg-type]
     *figures.READINGS,  # type: ignore[arg-type]
     *workload_socket.READINGS,  # type: ignore[arg-type]
+    *OF_A_SIGNER,  # type: ignore[arg-type]
     *parent.OF_WORKERS,  # type: ignore[arg-type]
     reading_of([]),
 )

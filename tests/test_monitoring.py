@@ -186,6 +186,7 @@ _OF_ONE_PROGRAM = (
     "mesh_ca_",
     "mesh_files_",
     "mesh_proxy_",
+    "mesh_signer_",
     "mesh_work",
     "mesh_ct",
     "mesh_witness_",
