@@ -161,7 +161,7 @@ def _held_is_recorded(record: Record, evidence: Evidence) -> Iterator[str]:
             yield f"{serial:x} is held and not recorded"
         elif row.der != der:
             yield f"{serial:x} is held, and recorded with other bytes"
-        tbs = hashlib.sha256(certificate.tbs_certificate_bytes).hexdigest()
+        tbs = hashlib.sha256(drafted(certificate)).hexdigest()
         if serial not in issued:
             yield f"{serial:x} is held, and the log has no entry of its issue"
         elif issued[serial].tbs != tbs:
@@ -181,7 +181,7 @@ def _recorded_is_accounted(record: Record, settled: bool) -> Iterator[str]:
             certificate = x509.load_der_x509_certificate(row.der)
             if certificate.serial_number != row.serial:
                 yield f"{row.serial:x} is recorded with the certificate of another serial"
-            tbs = hashlib.sha256(certificate.tbs_certificate_bytes).hexdigest()
+            tbs = hashlib.sha256(drafted(certificate)).hexdigest()
             if digests.get(row.serial) != tbs:
                 yield f"{row.serial:x} is recorded with contents that the log does not tell of"
         if row.intent is not None:
@@ -252,6 +252,14 @@ def _tokens_buy_once(record: Record) -> Iterator[str]:
             yield f"the token {token.id} was spent on {token.serial:x}, which is not recorded"
         elif token.serial in written_off:
             yield f"{token.serial:x} was written off, and has cost the token {token.id}"
+
+
+def drafted(certificate: x509.Certificate) -> bytes:
+    """What was to be signed before logs were asked: all but their SCTs."""
+    try:
+        return certificate.tbs_precertificate_bytes
+    except ValueError:
+        return certificate.tbs_certificate_bytes
 
 
 def public_key_of(certificate: x509.Certificate) -> bytes:

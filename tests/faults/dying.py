@@ -32,6 +32,17 @@ ELSEWHERE = (
     "certificate-uncommitted",
     "certificate-committed",
 )
+#: Where logs are shown a precertificate before: two signatures for each certificate.
+LOGGED = (
+    "logged-intent-uncommitted",
+    "logged-intent-committed",
+    "unsigned",
+    "signed",
+    "log-unasked",
+    "log-answered",
+    "logged-certificate-uncommitted",
+    "logged-certificate-committed",
+)
 REVOCATION = (
     "revocation-uncommitted",
     "revocation-committed",
@@ -66,7 +77,7 @@ STOP = (
     "store-closing",
     "store-closed",
 )
-STEPS = (*ISSUANCE, *ELSEWHERE, *REVOCATION, *PUBLISHING, *LOG, *START, *WRITE_OFF, *STOP)
+STEPS = (*ISSUANCE, *ELSEWHERE, *LOGGED, *REVOCATION, *PUBLISHING, *LOG, *START, *WRITE_OFF, *STOP)
 #: What it says as it dies.
 LAST_WORDS = "dies at {step}, pass {number}"
 
@@ -168,12 +179,14 @@ def wrap_store(fate: Fate) -> None:
             if not isinstance(outcome, Exception):
                 for step in steps_of(command):
                     fate.passes(f"{step}-committed")
+                    fate.passes(f"logged-{step}-committed")
         return outcomes
 
     def committing(_: object) -> None:
         for command in getattr(under_way, "commands", ()):
             for step in steps_of(command):
                 fate.passes(f"{step}-uncommitted")
+                fate.passes(f"logged-{step}-uncommitted")
 
     transactions.apply_all = applied  # type: ignore[assignment]
     event.listen(Engine, "commit", committing)
@@ -258,6 +271,12 @@ def wrap_publishing(fate: Fate) -> None:
     around(crl, "sign_crl", fate, before="crl-unsigned", after="crl-signed")
 
 
+def wrap_logs(fate: Fate) -> None:
+    from twisted_mesh.ct.log_client import LogClient
+
+    around(LogClient, "add_pre_chain", fate, before="log-unasked", after="log-answered")
+
+
 def wrap_service(fate: Fate) -> None:
     from twisted_mesh.stores.sql import SqlStore
     from twisted_mesh.taps import ca
@@ -282,7 +301,7 @@ def main(arguments: Sequence[str]) -> None:
     fate = Fate(step, int(number))
     if step in ELSEWHERE:
         put_keys_elsewhere()
-    for wrap in (wrap_pki, wrap_store, wrap_web, wrap_publishing, wrap_service):
+    for wrap in (wrap_pki, wrap_store, wrap_web, wrap_publishing, wrap_logs, wrap_service):
         wrap(fate)
     from twisted.scripts.twistd import run
 

@@ -83,6 +83,8 @@ class Ordeal:
 
     home: Path
     draw: random.Random
+    options: tuple[str, ...] = ()
+    """What each of its CAs is started with besides."""
     callers: list[Caller] = field(factory=list, init=False)
     kills: int = field(default=0, init=False)
     lost: list[str] = field(factory=list, init=False)
@@ -136,7 +138,7 @@ class Ordeal:
             "PYTHONUNBUFFERED": "1",
             **(env or {}),
         }
-        whole = (*before, *command, *_ARGUMENTS, *options)
+        whole = (*before, *command, *_ARGUMENTS, *self.options, *options)
         self._ca = Running.start(*whole, cwd=self.home, env=environment)
         self._ports.clear()
         if wait:
@@ -159,7 +161,7 @@ class Ordeal:
         assert "Traceback" not in ca.text, ca.text
         self.kills += 1
         # What was signed in memory has left nothing that would have to be resolved.
-        is_resolved = step in dying.ISSUANCE
+        is_resolved = step in dying.ISSUANCE and not self.options
         self.check(
             f"after it died at {step}, pass {number}", settled=False, is_resolved=is_resolved
         )
@@ -305,11 +307,11 @@ def _left_open(database: Path) -> list[str]:
 
 
 @contextmanager
-def ordeal(home: Path, seed: int) -> Iterator[Ordeal]:
+def ordeal(home: Path, seed: int, *options: str) -> Iterator[Ordeal]:
     """An ordeal in ``home`` that can be had again with the same ``seed``, but for when threads run."""
     home.mkdir(parents=True, exist_ok=True)
     os.chmod(home, 0o700)
-    begun = Ordeal(home, random.Random(seed))
+    begun = Ordeal(home, random.Random(seed), options)
     try:
         yield begun
     finally:
