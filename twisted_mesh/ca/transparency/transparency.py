@@ -89,7 +89,7 @@ class Transparency(Service):
         return LogsStanding(told)
 
 
-_BRING_BACK = "look at these logs (mesh-ctl ca logs); they are asked again by themselves"
+_BRING_BACK = "look at these logs, and at the way there; they are asked again by themselves"
 _RAISE = "raise --ct-quorum, and add logs that these endpoints know"
 
 
