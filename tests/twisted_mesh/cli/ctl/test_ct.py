@@ -25,6 +25,7 @@ from pki.issuing.unsigned import assemble
 from pki.keys import KeyAlgorithm
 from tests.authorities import key, mesh
 from tests.running import CHECKOUT, run
+from tests.running import mesh as running_mesh
 from tests.written_log import WrittenLog, leaves
 
 NAME = "spiffe://mesh.local/service/n1"
@@ -226,3 +227,15 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert log.size == 3
+
+
+@pytest.mark.slow
+def test_a_real_ca_is_asked_what_it_knows(tmp_path: Path, log: WrittenLog) -> None:
+    with running_mesh(tmp_path) as mesh_:
+        mesh_.start_ca()
+        words = ("watch", *COPY, "--compare", "--once", "--since", "2026-01-01T00:00:00Z")
+        done = mesh_.ctl("ct", *words, "--format", "json")
+    assert done.returncode == 1, done.stdout + done.stderr
+    alerts = [json.loads(line) for line in done.stdout.splitlines()]
+    told = {one["alert_names"] for one in alerts if one.get("kind") == "not-on-record"}
+    assert told == {f"spiffe://mesh.local/service/n{n}" for n in range(log.size)}
