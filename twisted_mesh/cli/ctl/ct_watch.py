@@ -181,7 +181,9 @@ def watch(reach: Reach, list_path: Path, options: WatchOptions, *, as_json: bool
             monitor = _Monitor(options, Index(database, options.compares), in_index)
             told = [LogLines(), *sinks]
             if options.command is not None:
-                told.append(Commands(options.command, in_command))
+                commands = Commands(options.command, in_command)
+                _ = reactor.addSystemEventTrigger("before", "shutdown", commands.stop)
+                told.append(commands)
             return await monitor.run(sources, told, administration, in_ca)
         finally:
             for room in rooms:
@@ -205,12 +207,15 @@ class _Room:
 
     def start(self) -> None:
         self._pool.start()
+        # However it ends: a thread that is left would keep the process.
+        _ = reactor.addSystemEventTrigger("during", "shutdown", self.stop)
 
     def call(self, call: Any, /, *args: Any, **kwargs: Any) -> Any:
         return deferToThreadPool(reactor, self._pool, call, *args, **kwargs)
 
     def stop(self) -> None:
-        self._pool.stop()
+        if not self._pool.joined:
+            self._pool.stop()
 
 
 @frozen
@@ -258,8 +263,7 @@ class _Monitor:
             await watching.run()
         finally:
             if port is not None:
-                stopping: Any = port.stopListening()
-                await stopping
+                _ = port.stopListening()  # a reactor that stops is not waited for
         return DONE
 
     async def _once(self, watching: Watching, figures: Figures) -> int:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from cryptography import x509
@@ -24,7 +26,7 @@ from pki.ct.sct import list_bytes, milliseconds
 from pki.issuing.unsigned import assemble
 from pki.keys import KeyAlgorithm
 from tests.authorities import key, mesh
-from tests.running import CHECKOUT, run
+from tests.running import CHECKOUT, PATIENCE, Running, run
 from tests.running import mesh as running_mesh
 from tests.written_log import WrittenLog, leaves
 
@@ -227,6 +229,24 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert log.size == 3
+
+
+@pytest.mark.usefixtures("log")
+def test_one_that_goes_on_shows_how_it_stands_and_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    ran = [sys.executable, CHECKOUT / "bin" / "mesh-ctl", "ct", "watch", *COPY, "--compare"]
+    env = {"MESH_STATE_DIR": str(tmp_path / "state"), "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
+    watcher = Running.start(
+        *ran, "--interval", "1s", "--status", "127.0.0.1:0", cwd=tmp_path, env=env
+    )
+    try:
+        url = watcher.wait_for(r"How it stands: (\S+)/metrics")[1]
+        watcher.wait_for("ca-away: ")
+        with pytest.raises(HTTPError, match="503"):
+            urlopen(f"{url}/readyz", timeout=PATIENCE)
+        with urlopen(f"{url}/metrics", timeout=PATIENCE) as answer:
+            assert b'mesh_ct_standing{kind="ca-away"} ' in answer.read()
+    finally:
+        assert watcher.stop() == 130
 
 
 @pytest.mark.slow
