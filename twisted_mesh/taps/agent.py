@@ -20,6 +20,7 @@ from twisted_mesh.taps.agent_options import Options
 from twisted_mesh.taps.lifecycle import MeshService, service_of
 from twisted_mesh.taps.listening import listening_endpoint
 from twisted_mesh.taps.reread import Reread
+from twisted_mesh.taps.sct_options import audited, troubles_of
 from twisted_mesh.taps.status_port import clear_way, status_site
 from twisted_mesh.taps.workload_socket import WorkloadSocket
 from twisted_mesh.workload.agent_issuer import AgentIssuer
@@ -64,9 +65,12 @@ class AgentService(MeshService):
             self._serve_workloads()
         if options["write"]:
             self._keep_files()
-        memories = Memories(
-            self.reactor, [memory for agent in self._agents for memory in agent.memories]
-        )
+        auditor = options.audit(self.reactor, *(agent.trust_store for agent in self._agents))
+        if auditor is not None:
+            self.addService(auditor)
+        self._auditor = auditor
+        kept = [memory for agent in self._agents for memory in agent.memories]
+        memories = Memories(self.reactor, [*kept, *audited(auditor)])
         self.addService(memories)
         self.status = EndpointStatus(
             self._agents[-1].manager, self.descriptors, memories, self._troubles, self._lack
@@ -139,7 +143,7 @@ class AgentService(MeshService):
         ]
 
     def _troubles(self) -> Sequence[tuple[str, Problem]]:
-        found: list[tuple[str, Problem]] = []
+        found: list[tuple[str, Problem]] = [*troubles_of(self._auditor)]
         if self.workloads is not None:
             found += self.workloads.socket.troubles()
         if self.files is not None:

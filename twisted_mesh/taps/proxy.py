@@ -36,6 +36,7 @@ from twisted_mesh.taps.listening import listening_endpoint
 from twisted_mesh.taps.proxy_options import Options
 from twisted_mesh.taps.proxy_parent import ProxyParent
 from twisted_mesh.taps.reread import Reread, difference
+from twisted_mesh.taps.sct_options import audited, troubles_of
 from twisted_mesh.taps.service_options import StartError
 from twisted_mesh.taps.status_port import clear_way
 from twisted_mesh.tls import endpoints
@@ -116,7 +117,10 @@ class ProxyService(MeshService):
             log=self.log,
         )
         self.trust_store, self.manager = self.agent.trust_store, self.agent.manager
-        memories = Memories(reactor, self.agent.memories)
+        auditor = options.audit(reactor, self.trust_store)
+        if auditor is not None:
+            self.addService(auditor)
+        memories = Memories(reactor, [*self.agent.memories, *audited(auditor)])
         self.addService(memories)
         rooms = _rooms(listeners)
         self.fronts = [
@@ -131,7 +135,7 @@ class ProxyService(MeshService):
             self.manager,
             self.descriptors,
             memories,
-            self.report.troubles,
+            lambda: (*self.report.troubles(), *troubles_of(auditor)),
             self.report.lack,
             self.report,
         )

@@ -1,17 +1,24 @@
 """``--require-sct``: of how many logs certificates must have receipts; which logs is read again at SIGHUP."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from twisted.python import usage
+
+from pki.errors import Problem
+from twisted_mesh.interfaces import IReactor
+from twisted_mesh.state.memory import Memory
 from twisted_mesh.taps.reread import Reread, difference
 from twisted_mesh.taps.service_options import ServiceOptions
 from twisted_mesh.trust.store import TrustStore
 
 if TYPE_CHECKING:  # most demand none, and load nothing of it
     from pki.ct.receipt import SctDemand
+    from twisted_mesh.ct.inclusion_auditor import InclusionAuditor
     from twisted_mesh.trust.sct_options import SctOptions as Said
 
-_LOGS, _KEY = "ct-logs", "ct-logs-key"
+_LOGS, _KEY, _AUDIT = "ct-logs", "ct-logs-key", "ct-audit"
 
 
 class SctOptions(ServiceOptions):
@@ -38,11 +45,19 @@ class SctOptions(ServiceOptions):
             "who must have signed that file (FILE.sig): a public key or certificate in PEM, or sha256/BASE64 of the "
             "key in FILE.pub",
         ],
+        [
+            _AUDIT,
+            None,
+            "on",
+            "on: look in the background whether those logs have what they gave receipts for; off: ask no log",
+        ],
     ]
     _said: "Said | None" = None
 
     def postOptions(self) -> None:
         """Turn words into values. Raises :class:`PkiError` and :class:`usage.UsageError` in one sentence."""
+        if self[_AUDIT] not in ("on", "off"):
+            raise usage.UsageError("--ct-audit is on or off")
         logs, key = self[_LOGS], self[_KEY]
         self[_LOGS] = Path(self._from_here(logs, "--ct-logs")) if logs else None
         if key and not key.startswith("sha256/"):
@@ -65,6 +80,26 @@ class SctOptions(ServiceOptions):
             return None
         return self._said.demand(self.text_of(_LOGS), before)
 
+    def audit(self, reactor: IReactor, *stores: TrustStore) -> "InclusionAuditor | None":
+        """What looks for the entries of whoever these let in, to be started; None where nobody is to look."""
+        if self._said is None or self[_AUDIT] == "off" or not stores:
+            return None
+        from pki.ct.log_list import LogList
+        from twisted_mesh.taps.ct_audit import auditor_of
+
+        first = stores[0]
+        who = f"{self.program} {self['spiffe-id']}" if self.seat is None else None
+        auditor = auditor_of(
+            reactor,
+            self["state-dir"],
+            who,
+            lambda: first.trust.demand.logs if first.trust.demand else LogList(()),
+            requires_pq=bool(self["require-pq"]),
+        )
+        for store in stores:
+            store.follow_receipts(auditor.saw)
+        return auditor
+
     def reread_demand(self, *stores: TrustStore) -> list[Reread]:
         """How a service reads it again, and judges everybody by it who is connected."""
 
@@ -78,3 +113,13 @@ class SctOptions(ServiceOptions):
             return difference(lines(before), lines(demand))
 
         return [Reread(f"--ct-logs {self[_LOGS]}", again)] if self._said is not None else []
+
+
+def audited(auditor: "InclusionAuditor | None") -> list[Memory]:
+    """What an auditor remembers in files, if there is one."""
+    return [] if auditor is None else [auditor.memory.memory]
+
+
+def troubles_of(auditor: "InclusionAuditor | None") -> Sequence[tuple[str, Problem]]:
+    """What an auditor has found, if there is one."""
+    return () if auditor is None else auditor.troubles()

@@ -23,6 +23,7 @@ from twisted_mesh.taps.lifecycle import MeshService, service_of
 from twisted_mesh.taps.listening import listening_endpoint
 from twisted_mesh.taps.parent import ParentService
 from twisted_mesh.taps.reread import Reread, difference
+from twisted_mesh.taps.sct_options import audited, troubles_of
 from twisted_mesh.taps.server_options import Options
 from twisted_mesh.taps.service_options import StartError
 from twisted_mesh.taps.status_port import clear_way
@@ -70,9 +71,14 @@ class ServerService(MeshService):
             log=self.log,
         )
         self.trust_store, self.manager = self.agent.trust_store, self.agent.manager
-        memories = Memories(reactor, self.agent.memories)
+        auditor = options.audit(reactor, self.trust_store)
+        memories = Memories(reactor, [*self.agent.memories, *audited(auditor)])
         self.addService(memories)
-        self.status = EndpointStatus(self.manager, self.descriptors, memories)
+        self.status = EndpointStatus(
+            self.manager, self.descriptors, memories, lambda: troubles_of(auditor)
+        )
+        if auditor is not None:
+            self.addService(auditor)
         self.status.show()
         self.questions = self.status.questions
         self.site = site(reactor)

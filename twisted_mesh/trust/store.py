@@ -147,6 +147,10 @@ class TrustStore(Service):
         self._reviewer.believe(evolve(self.trust, demand=demand))
         self._tell_demand()
 
+    def follow_receipts(self, saw: Callable[[Sequence[x509.Certificate]], None]) -> None:
+        """Tell ``saw`` of each path, leaf first, by which a peer is let in that has shown the receipts demanded."""
+        self.judge.sct_watch = lambda _, verdict: saw(verdict.path)
+
     def withdraw_logs(self, logs: frozenset[str]) -> None:
         """Count no receipt of these logs any more, by their ids in base64: nothing ever brings one back."""
         if logs <= self._withdrawn_logs:
