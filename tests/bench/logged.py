@@ -59,8 +59,8 @@ def measure(home: Path, rounds: int, say: Callable[[str], None], seconds: float 
         f"certificates issued over kept-alive HTTP connections, shown to {_LOGS} logs and to none",
         tuple(rows),
         (
-            "P-256 throughout; the CA has one core, the logs share the machine with the load. Without a log a certificate",
-            "is signed once and is one durable transaction; with logs it is signed twice and takes two, and between",
+            "P-256 throughout; the CA has one core, the logs share the machine with the load. Without a log a",
+            "certificate is signed once and is one durable transaction; with logs it is signed twice and takes two, and between",
             "these each log verifies, sequences and syncs its precertificate before it answers.",
         ),
     )
