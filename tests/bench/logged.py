@@ -60,8 +60,8 @@ def measure(home: Path, rounds: int, say: Callable[[str], None], seconds: float 
         tuple(rows),
         (
             "P-256 throughout; the CA has one core, the logs share the machine with the load. Without a log a",
-            "certificate is signed once and is one durable transaction; with logs it is signed twice and takes two, and",
-            "between these each log verifies, sequences and syncs its precertificate before it answers.",
+            "certificate is signed once and is one durable transaction; with logs it is signed twice and takes two,",
+            "and between these each log verifies, sequences and syncs its precertificate before it answers.",
         ),
     )
 
