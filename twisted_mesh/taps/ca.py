@@ -12,15 +12,10 @@ from twisted.internet.threads import deferToThread
 
 from pki.audit.log import Act
 from pki.errors import PkiError
-from pki.keys.key_list import KeyList
 from pki.validity import format_duration, spoken_duration
 from twisted_mesh.ca import metrics
-from twisted_mesh.ca.audit_log import OURSELVES
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.authority_files import load_or_create, tell_certificate
-from twisted_mesh.ca.blocked_authorities import take_up
-from twisted_mesh.ca.blocked_keys import read_lists
-from twisted_mesh.ca.entries_file import read_entries
 from twisted_mesh.ca.first_installation import take_note_of_installation
 from twisted_mesh.ca.housekeeping import take_note_of_restore
 from twisted_mesh.ca.issuance_log import IssuanceLog
@@ -35,7 +30,7 @@ from twisted_mesh.runtime.tasks import Ticker, within
 from twisted_mesh.state.directory import StateDirectory, StateError, refuse_changeable
 from twisted_mesh.state.key_files import KeyFiles, remove_file
 from twisted_mesh.state.memory import Memories
-from twisted_mesh.state.passphrase import passphrase_file, read_passphrase
+from twisted_mesh.state.passphrase import read_passphrase
 from twisted_mesh.stores.opening import open_store
 from twisted_mesh.taps import default_entry
 from twisted_mesh.taps.ca_assembly import CaAssembly, Ground, assemble
@@ -43,7 +38,7 @@ from twisted_mesh.taps.ca_audit_key import log_key
 from twisted_mesh.taps.ca_federation import services_of
 from twisted_mesh.taps.ca_listeners import CaListeners
 from twisted_mesh.taps.ca_options import Options
-from twisted_mesh.taps.ca_transparency import reread_logs
+from twisted_mesh.taps.ca_rereads import CaRereads
 from twisted_mesh.taps.lifecycle import MeshService, service_of
 from twisted_mesh.taps.reread import Reread
 
@@ -322,64 +317,17 @@ class CaService(MeshService):
     def rereads(self) -> list[Reread]:
         """The log level, the entries of a file, and the passphrase of the keys to come."""
         found = super().rereads()
-        options, parts = self.options, self.parts
-        if parts is None:
-            return found
-        if (path := options["entries"]) is not None:
-
-            async def entries() -> str:
-                filed = read_entries(path, options["trust-domain"])
-                return await parts.entries.replace_filed(filed)
-
-            found.append(Reread(f"--entries {path}", entries))
-        if paths := options["blocked-keys"]:
-
-            async def blocked() -> str:
-                lists: tuple[KeyList, ...] = await deferToThread(read_lists, paths)
-                return take_up(parts.blocked, lists, parts.current)
-
-            found.append(Reread(f"--blocked-keys {', '.join(paths)}", blocked))
-        platforms = self.listeners.platforms
-        if platforms is not None and options["attestors"] is not None:
-
-            async def attestors() -> str:
-                return platforms.read()
-
-            found.append(Reread(f"--attestors {options['attestors']}", attestors))
-        if parts.transparency is not None and options["ct-logs"] is not None:
-            found.append(reread_logs(options["ct-logs"], parts.transparency))
-        found += options.reread_workload_attestors(self.listeners.containers, self.reactor)
-        if options["policy"] is not None:
-
-            async def policy() -> str:
-                return await parts.policy.reload(OURSELVES, "SIGHUP")
-
-            found.append(Reread(f"--policy {options['policy']}", policy))
-        if (certificate := self.listeners.web_certificate) is not None:
-
-            async def web_certificate() -> str:
-                return certificate.load(wall_clock())
-
-            found.append(Reread(f"--oidc-cert {certificate.certificate}", web_certificate))
-        if (shown := self.listeners.federation_certificate) is not None:
-
-            async def federation_certificate() -> str:
-                return shown.load(wall_clock())
-
-            found.append(Reread(f"--federation-cert {shown.certificate}", federation_certificate))
-        if self.stores.stores:
-            pin_file = options["token-pin-file"]
-            what = "the key stores' PINs" if pin_file is None else f"--token-pin-file {pin_file}"
-            found.append(Reread(what, self.stores.try_again))
-        source = passphrase_file(options["key-passphrase-file"], _credentials())
-        if source is not None and (source.is_file() or not source.exists()):  # a pipe is read once
-
-            async def passphrase() -> str:
-                new = read_passphrase(options["key-passphrase-file"], None, _credentials())
-                changed: bool = await deferToThread(self.keys.replace_passphrase, new)
-                return "the keys are encrypted with it, and so are the next ones" if changed else ""
-
-            found.append(Reread(f"the passphrase in {source}", passphrase))
+        if self.parts is not None:
+            rereads = CaRereads(
+                self.options,
+                self.parts,
+                self.listeners,
+                self.keys,
+                self.stores,
+                self.reactor,
+                _credentials(),
+            )
+            found += rereads.all()
         return found
 
     async def drain(self, seconds: float) -> None:
