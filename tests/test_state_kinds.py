@@ -20,7 +20,7 @@ from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.backup import creation
 from twisted_mesh.backup.archive import Archive
 from twisted_mesh.backup.restoration import Restoration
-from twisted_mesh.ca.health import CHECKS
+from twisted_mesh.ca.check import CHECKS
 from twisted_mesh.state.directory import StateDirectory
 from twisted_mesh.stores import schema
 

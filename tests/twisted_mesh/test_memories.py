@@ -14,7 +14,7 @@ from pki.svid.x509svid import X509Svid
 from tests.authorities import BACKEND, HOUR, NOW, key, mesh
 from tests.twisted_mesh.ca.rigs import CaRig, ca_rig, result_of
 from tests.twisted_mesh.trust.test_log_witness import Log, hear
-from twisted_mesh.ca.health import Standing
+from twisted_mesh.ca.check import Standing
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.revocation.crl_numbers import CrlNumbers
 from twisted_mesh.identity.saved_svid import SavedSvid

@@ -6,13 +6,11 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from enum import IntEnum
 from pathlib import Path
 
-from attrs import define, field, frozen
+from attrs import define, field
 from cryptography.exceptions import InvalidSignature
 
-from pki.codes import Code
 from pki.errors import PkiError, Problem
 from pki.issuing.root_conditions import Wait, following
 from pki.issuing.root_line import Phase
@@ -20,9 +18,9 @@ from pki.keys import verify
 from pki.keys.probe import probe
 from pki.svid.x509svid import validity_of
 from pki.validity import rfc3339, spoken_duration
-from twisted_mesh.api.messages import StandingWord
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import CurrentAuthorities
+from twisted_mesh.ca.check import CHECKS, Check, Standing
 from twisted_mesh.ca.transparency.standing import SHOWN_TO_NOBODY, LogsStanding
 from twisted_mesh.keystores.standing import DO_THAT, KEPT_IN_FILES
 from twisted_mesh.keystores.stored_key import StoredKey
@@ -30,27 +28,6 @@ from twisted_mesh.runtime.clock import Now
 from twisted_mesh.state.memory import Memory
 from twisted_mesh.stores.commands import Probe
 from twisted_mesh.stores.interface import IStore
-
-#: What is looked at; a CA that keeps nothing has no disk.
-_CODES = {
-    "signing": Code.UNHEALTHY_SIGNING,
-    "store": Code.UNHEALTHY_STORE,
-    "clock": Code.UNHEALTHY_CLOCK,
-    "issuer": Code.UNHEALTHY_ISSUER,
-    "root": Code.ROOT_ENDS,
-    "keys": Code.UNHEALTHY_KEYS,
-    "intents": Code.UNHEALTHY_INTENTS,
-    "audit": Code.UNHEALTHY_AUDIT,
-    "crls": Code.UNHEALTHY_CRLS,
-    "federation": Code.UNHEALTHY_FEDERATION,
-    "policy": Code.UNHEALTHY_POLICY,
-    "platforms": Code.UNHEALTHY_PLATFORMS,
-    "logs": Code.UNHEALTHY_LOGS,
-    "descriptors": Code.UNHEALTHY_DESCRIPTORS,
-    "disk": Code.UNHEALTHY_DISK,
-    "memories": Code.UNHEALTHY_MEMORIES,
-}
-CHECKS = tuple(_CODES)
 
 #: Where the check of keys stands among those that are looked at before it is.
 _KEYS_AT = CHECKS.index("keys")
@@ -62,43 +39,10 @@ _SKEW = timedelta(seconds=60)
 _MANY_INTENTS = 100
 #: The share of its file descriptors from which on it is told.
 _MANY_DESCRIPTORS = 0.8
-#: By :class:`Standing`.
-_WORDS: tuple[StandingWord, ...] = ("ok", "warn", "fail")
 NO_PLATFORMS = "evidence is taken of no platform"
 RULED_BY_ENTRIES = "no policy is given: entries alone decide what is issued"
 FEDERATES_WITH_NOBODY = "no other trust domain is federated with"
 _LITTLE_SPACE = 256 * 1024 * 1024
-
-
-class Standing(IntEnum):
-    """How a check came out."""
-
-    OK = 0
-    WARN = 1
-    FAIL = 2
-
-    @property
-    def word(self) -> StandingWord:
-        """As the API writes it."""
-        return _WORDS[self]
-
-
-@frozen
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    """One of :data:`CHECKS`."""
-    standing: Standing
-    detail: str
-    remedy: str = ""
-    stops: bool = True
-    """Whether a CA of which it fails is not ready: else the others do more by asking it than by going elsewhere."""
-
-    @property
-    def problem(self) -> Problem:
-        """The same, as a reason why the CA is not ready."""
-        return Problem(_CODES[self.name], self.detail, self.remedy)
 
 
 @define(eq=False, repr=False)

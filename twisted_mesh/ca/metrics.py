@@ -9,7 +9,7 @@ from pki.issuing.root_line import Phase
 from pki.keys.reference import SCHEMES
 from twisted_mesh.attest import meters as attest_meters
 from twisted_mesh.ca.authorities import Authorities
-from twisted_mesh.ca.health import Standing
+from twisted_mesh.ca.check import Standing
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.revocation.crl import PublishedCrl
 from twisted_mesh.ca.revocation.ocsp_responder import STATUSES

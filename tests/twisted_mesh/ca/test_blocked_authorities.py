@@ -20,7 +20,7 @@ from twisted_mesh.ca.blocked_authorities import (
     demand_unblocked,
     take_up,
 )
-from twisted_mesh.ca.health import Standing
+from twisted_mesh.ca.check import Standing
 from twisted_mesh.stores.records import Conflict
 
 

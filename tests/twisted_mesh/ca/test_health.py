@@ -11,7 +11,7 @@ from pki.errors import Problem
 from tests.authorities import key, mesh
 from tests.twisted_mesh.ca.rigs import CaRig, result_of
 from twisted_mesh.ca import health
-from twisted_mesh.ca.health import Check, Standing
+from twisted_mesh.ca.check import Check, Standing
 
 
 def look(rig: CaRig, name: str) -> Check:

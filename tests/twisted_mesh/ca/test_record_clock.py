@@ -12,7 +12,7 @@ from tests.twisted_mesh.ca.revocation.test_ocsp_responder import ask, standings
 from tests.twisted_mesh.ca.rigs import CaRig, result_of
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.ca import record_clock
-from twisted_mesh.ca.health import Check, Standing
+from twisted_mesh.ca.check import Check, Standing
 from twisted_mesh.ca.record_clock import ClockBehind
 from twisted_mesh.ca.revocation.crl import NotPublished
 

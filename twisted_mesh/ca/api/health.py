@@ -11,7 +11,7 @@ from pki.codes import Code
 from twisted_mesh.api.messages import Alive, Health, HealthCheck, Ready
 from twisted_mesh.ca.api.request import Call
 from twisted_mesh.ca.api.response import Answer, json_answer, problem_answer
-from twisted_mesh.ca.health import Check, Standing
+from twisted_mesh.ca.check import Check, Standing
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.http.status_site import Question
 

@@ -10,7 +10,7 @@ from tests.authorities import BACKEND
 from tests.twisted_mesh.ca.api.test_app import Api, csr
 from tests.twisted_mesh.ca.rigs import CaRig, result_of, settled
 from tests.twisted_mesh.keystores.fake_store import FakeStore
-from twisted_mesh.ca.health import Check, Standing
+from twisted_mesh.ca.check import Check, Standing
 from twisted_mesh.keystores.standing import keys_standing
 from twisted_mesh.keystores.stores import KeyStores
 

@@ -32,7 +32,7 @@ from tests.twisted_mesh.ca.policy.policies import (
     undecided,
 )
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, entry, result_of, settled
-from twisted_mesh.ca.health import Standing
+from twisted_mesh.ca.check import Standing
 from twisted_mesh.ca.policy.gate import PolicyNotTaken
 from twisted_mesh.ca.policy.journal import DecisionJournal
 from twisted_mesh.ca.policy.policy import Policy

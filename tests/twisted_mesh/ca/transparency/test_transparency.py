@@ -11,7 +11,7 @@ from tests.authorities import mesh
 from tests.twisted_mesh.ca.rigs import CaRig, result_of
 from tests.twisted_mesh.ca.transparency.doors import AWAY, Door, Logged
 from twisted_mesh.api.messages import RequiredScts
-from twisted_mesh.ca.health import Standing
+from twisted_mesh.ca.check import Standing
 from twisted_mesh.ca.sct_reports import SctReports
 from twisted_mesh.ca.transparency.errors import BadQuorum, LogsAway
 from twisted_mesh.ca.transparency.log_watch import TICK, WELL, LogWatch
