@@ -1,6 +1,5 @@
 """The options of ``twistd mesh-ca``."""
 
-from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -17,9 +16,9 @@ from pki.spiffe import SpiffePattern, TrustDomain
 from pki.svid.spki_pin import SpkiHash
 from pki.validity import format_duration, parse_duration
 from twisted_mesh.http.address import split_url
-from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.quota import DEFAULT_ALLOWANCE, Allowance
 from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate
+from twisted_mesh.taps.connection_options import max_connections
 from twisted_mesh.taps.ct_log_options import CtLogOptions
 from twisted_mesh.taps.federation_options import FederationOptions, refresh_hint
 from twisted_mesh.taps.key_exchange import REQUIRE_PQ, demand_hybrid_groups
@@ -262,7 +261,7 @@ class Options(WorkloadAttestorOptions, KeyOptions, CtLogOptions, ServiceOptions)
         if self["root-rotation"] not in tuple(RootMode):
             raise Malformed("--root-rotation is remind or auto")
         self["root-rotation"] = RootMode(self["root-rotation"])
-        self["jwt-key"] = key_algorithm(self["jwt-key"], "jwt-key", SIGNING_ALGORITHMS)
+        self["jwt-key"] = KeyAlgorithm.parse(self["jwt-key"], "--jwt-key", SIGNING_ALGORITHMS)
         default, most = (
             parse_duration(self[name]) for name in ("cert-duration", "max-cert-duration")
         )
@@ -318,15 +317,6 @@ class Options(WorkloadAttestorOptions, KeyOptions, CtLogOptions, ServiceOptions)
             self["key-passphrase-fd"] = int(descriptor)
 
 
-def max_connections(text: str | None) -> int | None:
-    """``--max-connections``; None for what the system allows. Raises :class:`Malformed`."""
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 6):
-        raise Malformed("--max-connections takes the number of connections at each door")
-    return Capacity.of(int(text)).most
-
-
 def public_url(text: str) -> str:
     """``--public-url``, without a slash at its end. Raises :class:`Malformed`."""
     if split_url(text, {"https": 443, "http": 80}) is None:
@@ -362,10 +352,3 @@ def jwt_key_life(text: str | None, longest: timedelta) -> timedelta:
             f"{format_duration(least)}, and at most {format_duration(_MAX_LIFE)}"
         )
     return life
-
-
-def key_algorithm(
-    text: str, option: str, known: Collection[KeyAlgorithm] = tuple(KeyAlgorithm)
-) -> KeyAlgorithm:
-    """Raises :class:`Malformed`."""
-    return KeyAlgorithm.parse(text, f"--{option}", known)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from twisted.logger import Logger
 
 from pki.errors import Malformed
+from pki.keys import KeyAlgorithm
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.spki_pin import PinSet
 from pki.validity import parse_lifetime
@@ -17,7 +18,6 @@ from twisted_mesh.identity.provider import IProvider
 from twisted_mesh.identity.proving import KINDS, Proving
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.revocation.options import RevocationOptions
-from twisted_mesh.taps.ca_options import key_algorithm
 from twisted_mesh.taps.key_exchange import REQUIRE_PQ, demand_hybrid_groups
 from twisted_mesh.taps.sct_options import SctOptions
 from twisted_mesh.trust.freshness import freshness
@@ -145,7 +145,7 @@ class IdentityOptions(SctOptions):
             self["trust-domain"], self["spiffe-id"] = source.trust_domain, source.chosen.spiffe_id
         if not self["dns"] and not self["ip"]:
             self["dns"], self["ip"] = ["localhost"], [ipaddress.ip_address("127.0.0.1")]
-        self["key"] = key_algorithm(self["key"], "key")
+        self["key"] = KeyAlgorithm.parse(self["key"], "--key")
         self["ttl"] = parse_lifetime(self["ttl"]) if self["ttl"] else None
         self["rotate-at"] = rotation_share(self["rotate-at"])
         if self.seat is not None:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pki.spiffe import SpiffePattern
 from twisted_mesh.taps.allow_file import read_allowed
-from twisted_mesh.taps.ca_options import max_connections
+from twisted_mesh.taps.connection_options import max_connections
 from twisted_mesh.taps.policy_options import PolicyOptions
 from twisted_mesh.taps.worker_options import WORKERS
 
