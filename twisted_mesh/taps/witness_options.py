@@ -21,7 +21,7 @@ class Options(ServiceOptions):
     program = "mesh-witness"
     synopsis = (
         "[options]\n\nExample: twistd -n mesh-witness --ct-logs logs.json --listen 8460\n"
-        "         twistd -n mesh-ctlog --witness https://HOST:8460#KEY"
+        "         twistd -n mesh-ctlog --witness https://HOST:8460#KEY,sha256/PIN"
     )
     longdesc = (
         "Cosigns checkpoints of certificate transparency logs (C2SP tlog-witness): only what extends what it has seen. "
