@@ -24,15 +24,17 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from pki.ct.entry import SignedEntry, of_precertificate
+from pki.ct.entry import LogEntry, SignedEntry, of_precertificate, parse_data_tile
 from pki.ct.log_list import Log, LogList
 from pki.ct.precertificate import with_poison, with_scts, without_poison
 from pki.ct.sct import SignedCertificateTimestamp, list_bytes, read_signature
+from pki.ct.tile_path import TilePath, tile_width
 from pki.ct.tree_head import TreeHead, open_note
 from pki.issuing.unsigned import algorithm_of, assemble
 from pki.keys import MemoryKey
 from pki.spiffe import SpiffeId
 from pki.svid.x509svid import certificates_pem
+from pki.tlog.merkle import root
 from tests.authorities import HOUR, MESH, NOW, Mesh, key, mesh
 from tests.running import BIN, PATIENCE, Running, free_port
 from twisted_mesh.ctlog.admission import Admitted, admit
@@ -325,6 +327,28 @@ class RunningLog:
         status, answer = self.post(chain_of(self.of, pre), connection=connection)
         assert status == 200, answer
         return receipt(answer)
+
+    def verified_size(self) -> int:
+        """How many entries, where its tiles, read as anybody does, are the tree of its head."""
+        head = self.head
+
+        def tile(level: int, number: int) -> bytes:
+            path = TilePath(level, number, tile_width(level, number, head.size))
+            status, body = self.get(str(path))
+            assert status == 200, path
+            return body
+
+        assert root(head.size, tile) == head.root
+        return head.size
+
+    def entries(self) -> list[LogEntry]:
+        """All that readers see."""
+        size, found = self.head.size, list[LogEntry]()
+        for number in range(-(-size // 256)):
+            status, body = self.get(str(TilePath(None, number, tile_width(0, number, size))))
+            assert status == 200, number
+            found += parse_data_tile(body)
+        return found
 
     def log_one(self, name: str = "backend") -> x509.Certificate:
         """A certificate of now with this log's receipt."""

@@ -19,9 +19,8 @@ from pki.ct.entry import parse_data_tile
 from pki.ct.log_list import LogList
 from pki.ct.receipt import SctDemand, verify_sct
 from pki.ct.sct import SignedCertificateTimestamp
-from pki.ct.tile_path import TilePath, tile_width
 from pki.svid.x509svid import certificates_pem
-from pki.tlog.merkle import inclusion_proof, root, verify_inclusion
+from pki.tlog.merkle import inclusion_proof, verify_inclusion
 from tests.authorities import key, mesh
 from tests.ctlogs import RunningLog, chain_of, der, entry_of, final, precertificate, running_log
 from tests.running import BIN, free_port, run
@@ -66,20 +65,6 @@ def test_a_receipt_holds_and_its_entry_is_there_at_once(log: RunningLog) -> None
     assert log.head.size == 2
 
 
-def tree(log: RunningLog) -> int:
-    """The size of a log whose tiles, read as anybody does, are the tree of its head."""
-    head = log.head
-
-    def tile(level: int, number: int) -> bytes:
-        path = TilePath(level, number, tile_width(level, number, head.size))
-        status, body = log.get(str(path))
-        assert status == 200, path
-        return body
-
-    assert root(head.size, tile) == head.root
-    return head.size
-
-
 def test_killed_under_load_it_has_an_entry_for_each_receipt(tmp_path: Path) -> None:
     with running_log(tmp_path / "log") as log:
         now = datetime.now(UTC)
@@ -106,7 +91,7 @@ def test_killed_under_load_it_has_an_entry_for_each_receipt(tmp_path: Path) -> N
         assert log.running is not None and log.running.wait() == -signal.SIGKILL
         assert 60 <= len(got) < 120
         log.start()
-        size = tree(log)
+        size = log.verified_size()
         status, body = log.get(f"tile/data/000.p/{size}")
         assert status == 200
         entries = parse_data_tile(body)
@@ -120,7 +105,7 @@ def test_killed_under_load_it_has_an_entry_for_each_receipt(tmp_path: Path) -> N
             if at not in got:
                 got[at] = log.submit(pre)
         assert {sct.leaf_index for sct in got.values()} == set(range(120))
-        assert tree(log) == 120
+        assert log.verified_size() == 120
 
 
 def test_who_may_submit_and_what_readers_get(log: RunningLog) -> None:
@@ -196,7 +181,7 @@ def test_many_readers_at_once_hold_up_no_receipt(log: RunningLog) -> None:
     for reader in readers:
         reader.join()
     assert failed == []
-    assert tree(log) == 6
+    assert log.verified_size() == 6
 
 
 def test_another_one_on_its_directory_and_another_name_are_refused(log: RunningLog) -> None:
@@ -213,7 +198,7 @@ def test_another_one_on_its_directory_and_another_name_are_refused(log: RunningL
     (log.home / "log.key").rename(log.state / "ctlog/private/log.key")
     (log.public / "checkpoint").unlink()
     log.start()  # it has no entries yet: nothing is lost
-    assert tree(log) == 0
+    assert log.verified_size() == 0
 
 
 def test_retired_it_is_read_and_takes_nothing_and_a_damaged_one_is_served_so(
@@ -230,7 +215,7 @@ def test_retired_it_is_read_and_takes_nothing_and_a_damaged_one_is_served_so(
     log.start("--read-only")
     status, refusal = log.post(chain_of(log.of, precertificate(log.of, now=datetime.now(UTC))))
     assert (status, refusal["code"]) == (403, "log-read-only")
-    assert log.head == head and tree(log) == 1
+    assert log.head == head and log.verified_size() == 1
     assert log.log.state == "readonly" and log.log.state_since is not None
 
 
