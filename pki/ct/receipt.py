@@ -96,6 +96,11 @@ def _judged(
         return Receipt(sct, log, f"it is from the future: {rfc3339(sct.at)}, in {ahead}")
     if reason := log.objection_to(sct.timestamp):
         return Receipt(sct, log, reason)
+    if log.monitoring_url and sct.leaf_index is None:
+        # Nobody could look whether it is there: who holds the log's key would sign what the log does not have.
+        return Receipt(
+            sct, log, "it does not say where its entry is, as those of that log do (static-ct-api)"
+        )
     try:
         verify_sct(sct, entry, log.key)
     except BadSct as error:

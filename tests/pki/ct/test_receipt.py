@@ -9,10 +9,10 @@ from cryptography import x509
 
 from pki.codes import Code
 from pki.ct.errors import BadLogList, BadSct
-from pki.ct.log_key import LogKey
+from pki.ct.log_key import LogKey, log_signature
 from pki.ct.log_list import LogList, LogState
 from pki.ct.precertificate import with_scts
-from pki.ct.receipt import FUTURE, SctDemand, judge_receipts, sign_sct, verify_sct
+from pki.ct.receipt import FUTURE, SctDemand, judge_receipts, sign_sct, signed_data, verify_sct
 from pki.ct.sct import SignedCertificateTimestamp, list_bytes, milliseconds
 from pki.keys import KeyAlgorithm, MemoryKey
 from tests.authorities import DAY, HOUR, MESH, NOW, OTHER, key, mesh, rsa_key, signed_anew
@@ -162,6 +162,20 @@ def test_a_stranger_s_many_receipts_of_one_log_cost_one_signature(
     monkeypatch.setattr(LogKey, "verify", counted)
     assert told(*[evolve(_FLIPPED, timestamp=NOW_MS - n) for n in range(16)])
     assert len(seen) == 1
+
+
+def test_a_log_that_can_be_read_says_where_its_entry_is() -> None:
+    """Else nobody could look for it: a log that lies would sign receipts without entries, and not be found out."""
+    secret = unplaced(ONE)
+    assert secret.leaf_index is None
+    assert "does not say where its entry is" in told(secret, demand=SctDemand(1, LOGS))
+    old = evolve(ONE.log, monitoring_url="")  # of RFC 6962's own logs it is not demanded
+    assert not told(secret, demand=SctDemand(1, LogList((old,))), logs=LogList((old,)))
+
+
+def unplaced(log: TestLog) -> SignedCertificateTimestamp:
+    made = asyncio.run(log_signature(signed_data(NOW_MS, ENTRY, b""), log.key))
+    return SignedCertificateTimestamp(log.log.log_id, NOW_MS, b"", *made)
 
 
 def test_each_receipt_is_told_by_its_log() -> None:
