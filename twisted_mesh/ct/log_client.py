@@ -31,6 +31,8 @@ _LONGEST_RECEIPT = 16 * 1024
 _LONGEST_ROOTS = 4 * 1024 * 1024
 _MOST_ROOTS = 1000
 _LOG_ID, _DIGITALLY_SIGNED = 32, 1024
+#: Bytes of a receipt's extensions. The index takes 8 (C2SP static-ct-api), and nothing else is known to be in them.
+_LONGEST_EXTENSIONS = 64
 #: The end of the year 9999, in milliseconds.
 _LATEST = 253402300799999
 
@@ -122,6 +124,11 @@ class LogClient:
         answered = await self._transport.ask(path, _LONGEST_RECEIPT, method="POST", body=body)
         sct = self._receipt(self._read(answered, _Receipt))
         verify_sct(sct, entry, self.log.key)
+        if len(sct.extensions) > _LONGEST_EXTENSIONS:
+            raise BadSct(
+                f"the receipt (SCT) of {self._where} has {len(sct.extensions)} bytes of extensions, all of which would "
+                f"stand in the certificate: {_LONGEST_EXTENSIONS} are the most"
+            )
         if sct.leaf_index is None:
             raise BadSct(
                 f"the receipt (SCT) of {self._where} does not say where its entry is (C2SP static-ct-api)"

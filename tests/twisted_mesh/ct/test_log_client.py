@@ -1,5 +1,6 @@
 """Submission to a log at a real socket: a receipt that verifies, or the reason why there is none."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from cryptography import x509
 from pki.codes import Code
 from pki.ct.entry import of_precertificate
 from pki.ct.errors import BadSct, LogAway, LogReadOnly, NotAcceptedHere
+from pki.ct.log_key import log_signature
 from pki.ct.precertificate import with_poison
-from pki.ct.sct import SignedCertificateTimestamp
+from pki.ct.receipt import signed_data
+from pki.ct.sct import SignedCertificateTimestamp, index_extension, milliseconds
 from pki.errors import Malformed, PkiError
 from tests.authorities import der, key, mesh, signed_anew
 from tests.twisted_mesh.ct.paper_log import NOW, PaperLog, receipt, served
@@ -115,6 +118,17 @@ def test_what_is_no_receipt_is_refused(log: PaperLog, changed: dict[str, Any]) -
 def test_why_there_is_none(log: PaperLog, said: bytes, kind: type[PkiError], words: str) -> None:
     found = refusal(log, said)
     assert isinstance(found, kind) and words in str(found)
+
+
+def test_a_receipt_says_where_its_entry_is_and_nothing_at_length(log: PaperLog) -> None:
+    """What a log puts into it stands in each certificate: one that lies would make all of them too long to be sent."""
+    entry = of_precertificate(PRE, ISSUER)
+    extensions = index_extension(0) + b"\x07" + (9000).to_bytes(2, "big") + bytes(9000)
+    stamp = milliseconds(log.at)
+    made = asyncio.run(log_signature(signed_data(stamp, entry, extensions), log.key))
+    long = SignedCertificateTimestamp(log.log.log_id, stamp, extensions, *made)
+    found = refusal(log, ok(receipt(long)))
+    assert isinstance(found, BadSct) and "bytes of extensions" in str(found)
 
 
 def test_a_log_may_say_when_to_come_back(log: PaperLog) -> None:
