@@ -14,7 +14,7 @@ _HASH = st.binary(min_size=32, max_size=32)
 
 @st.composite
 def entries(draw: st.DrawFn) -> tuple[LogEntry, ...]:
-    first = draw(st.integers(0, 2**32)) * 256
+    first = draw(st.integers(0, 2**32 - 1)) * 256
     found = []
     for number in range(draw(st.integers(1, 6))):
         is_precertificate = draw(st.booleans())
