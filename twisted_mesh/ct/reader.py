@@ -15,8 +15,9 @@ from twisted_mesh.ct.urls import is_own_server, monitoring_url
 from twisted_mesh.interfaces import IReactor
 
 HASH, WIDTH = 32, 256
-#: Bytes of one entry in a data tile, on the average of its tile.
-LARGEST_ENTRY = 32 * 1024
+#: Bytes of one entry in a data tile, on the average of its tile: whatever a log of ours takes, twice 48 KiB and what is
+#: around them. A thief of its CA could fill a tile with such, which nobody who reads it would come past.
+LARGEST_ENTRY = 97 * 1024
 _LONGEST_NOTE = 128 * 1024
 _LONGEST_ISSUER = 64 * 1024
 _TILE_TIMEOUT = 30.0

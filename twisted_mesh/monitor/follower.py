@@ -31,6 +31,8 @@ from twisted_mesh.state.directory import StateError
 _log = logger("ct")
 #: Data tiles that are fetched, judged and written together, and how many are asked for at a time.
 TILES, _AT_ONCE = 64, 8
+#: Bytes of them, beyond which no more are fetched: of a log that lies each tile may be as long as is read at all.
+MOST_BYTES = 64 * 1024 * 1024
 #: So far ahead of ours may a log's clock be.
 AHEAD = timedelta(minutes=5)
 
@@ -205,17 +207,22 @@ class Follower:
         end = min(size, (number // TILES + 1) * TILES * WIDTH)
         if start >= size:
             return Part(first, (), 0, start)
-        asked = [
-            self._turns.run(self._tile, at, min(size - at * WIDTH, WIDTH))
-            for at in range(number, -(-end // WIDTH))
-        ]
+        tiles: list[bytes] = []
+        last = -(-end // WIDTH)
+        while number + len(tiles) < last and sum(map(len, tiles)) < MOST_BYTES:
+            at = number + len(tiles)
+            tiles += await self._tiles(range(at, min(at + _AT_ONCE, last)), size)
+        end = min(end, (number + len(tiles)) * WIDTH)
+        return Part(first, tiles, start - first, end)
+
+    async def _tiles(self, numbers: range, size: int) -> Sequence[bytes]:
+        asked = [self._turns.run(self._tile, at, min(size - at * WIDTH, WIDTH)) for at in numbers]
         try:
-            tiles = await gatherResults(asked, consumeErrors=True)
+            return await gatherResults(asked, consumeErrors=True)
         except BaseException as error:
             for one in asked:
                 one.cancel()
             raise getattr(getattr(error, "subFailure", None), "value", error) from None
-        return Part(first, tiles, start - first, end)
 
     def _tile(self, number: int, width: int) -> "Deferred[bytes]":
         return Deferred.fromCoroutine(self.source.data_tile(number, width))

@@ -9,7 +9,7 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki.ct.entry import EntryType
+from pki.ct.entry import EntryType, LogEntry, SignedEntry
 from pki.ct.errors import NotAcceptedHere
 from pki.errors import PkiError
 from pki.spiffe import SpiffeId
@@ -26,10 +26,12 @@ from tests.authorities import (
     mesh,
 )
 from tests.ctlogs import SUBMITTER, chain_of, der, precertificate
-from twisted_mesh.ctlog.admission import LARGEST_CERTIFICATE, Admitted, admit
+from twisted_mesh.ct.reader import LARGEST_ENTRY
+from twisted_mesh.ctlog.admission import LARGEST_CERTIFICATE, MOST_CERTIFICATES, Admitted, admit
 from twisted_mesh.ctlog.errors import ForeignSubmitter
 from twisted_mesh.ctlog.roots import AcceptedRoots, RootFile
 from twisted_mesh.ctlog.submitters import AcceptedCa, Submitters
+from twisted_mesh.monitor.tile_scan import scan
 from twisted_mesh.tls.self_signed import pin_of
 
 OURS = mesh()
@@ -111,6 +113,20 @@ def test_it_refuses(what: str) -> None:
     chain, why = REFUSED[what]
     with pytest.raises(NotAcceptedHere, match=why):
         taken(chain())
+
+
+def test_whatever_it_takes_its_readers_can_read() -> None:
+    """Else a thief could put 256 large entries before the one that no monitor is to see."""
+    largest = LogEntry(
+        0,
+        SignedEntry(EntryType.PRECERT, bytes(LARGEST_CERTIFICATE), bytes(32)),
+        0,
+        bytes(LARGEST_CERTIFICATE),
+        (bytes(32),) * MOST_CERTIFICATES,
+    )
+    assert len(largest.tile_leaf) <= LARGEST_ENTRY
+    (found,) = scan(largest.tile_leaf, 0)
+    assert found.leaf_hash == largest.leaf_hash
 
 
 def test_a_precertificate_is_no_certificate() -> None:

@@ -1,20 +1,27 @@
 """One log followed: every entry and head verified, the place kept, and what is wrong with a log told with evidence."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
+from attrs import evolve
 
 from pki.codes import Code
+from pki.ct.entry import EntryType, LogEntry, SignedEntry
 from pki.ct.evidence import parse_evidence
 from tests.authorities import DAY, HOUR, NOW, mesh
 from tests.twisted_mesh.monitor.rig import Rig
 from tests.written_log import WrittenLog, leaves
+from twisted_mesh.monitor import follower
 from twisted_mesh.monitor.alert import AlertKind
+from twisted_mesh.monitor.index import Step
 from twisted_mesh.monitor.name_pattern import NamePattern
+from twisted_mesh.monitor.reading import EntryReader
 from twisted_mesh.monitor.search import Query
+from twisted_mesh.monitor.tile_scan import Scanned
 from twisted_mesh.monitor.watch_list import WatchList
 from twisted_mesh.state.directory import StateError
 
@@ -251,3 +258,24 @@ def test_a_place_that_was_tampered_with_does_not_make_a_log_verify(rig: Rig) -> 
     rig.again()
     assert not rig.turn()
     assert rig.kinds() == [AlertKind.CONTRADICTS]
+
+
+def test_a_log_of_huge_entries_is_read_piece_by_piece(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a log serves, a monitor that follows others too has to hold it in memory."""
+    monkeypatch.setattr(follower, "MOST_BYTES", 100_000)
+    huge = LogEntry(0, SignedEntry(EntryType.PRECERT, bytes(100), bytes(32)), 0, bytes(100))
+    rig.log.append(evolve(huge, leaf_index=index) for index in range(256 * 20 + 3))
+    rig.log.sign()
+    held: list[int] = []
+    really = EntryReader.step
+
+    def step(self: EntryReader, entries: Sequence[Scanned], *rest: Any) -> Step:
+        held.append(len(entries))
+        return really(self, entries, *rest)
+
+    monkeypatch.setattr(EntryReader, "step", step)
+    assert rig.turn()
+    assert rig.follower.place is not None and rig.follower.place.size == rig.log.size
+    assert held == [8 * 256, 8 * 256, 4 * 256 + 3]
