@@ -165,6 +165,12 @@ class CaClient:
         if self.security is not None:
             ours = self.security
             ours.judge.told_by = judge
+
+            def told(*what: Any) -> None:
+                """Whoever looks whether logs keep their promises looks for the CA's own certificate too."""
+                judge.sct_watch(*what)
+
+            ours.judge.sct_watch = told
             self._reviewer = Reviewer(ours.judge, ours.registry, self.reactor, ours.log)
 
     def _follow(self) -> None:

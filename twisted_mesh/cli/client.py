@@ -153,6 +153,11 @@ Examples:
     "FILE.pub.",
 )
 @click.option(
+    "--ct-audit",
+    type=click.Choice(["on", "off"]),
+    help="Ask these logs, in the background, for the entries of whoever was met.  [default: on with --require-sct]",
+)
+@click.option(
     "--peer-pin",
     metavar="PATTERN=PIN,PIN",
     multiple=True,

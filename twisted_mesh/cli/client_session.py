@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -17,7 +17,7 @@ from pki.svid.x509svid import X509Svid
 from pki.validity import parse_duration, parse_lifetime
 from twisted_mesh import observe
 from twisted_mesh.api.client import CaClient
-from twisted_mesh.cli import running
+from twisted_mesh.cli import client_receipts, running
 from twisted_mesh.cli.running import reactor
 from twisted_mesh.cli.status import DONE, REFUSED, UNREACHABLE, UNUSABLE, status_of
 from twisted_mesh.cli.stdout import OutputLost, put
@@ -42,9 +42,6 @@ from twisted_mesh.trust.freshness import freshness
 from twisted_mesh.trust.store import TrustStore
 from twisted_mesh.workload.source_options import SourceOption
 
-if TYPE_CHECKING:  # loaded where receipts are demanded
-    from pki.ct.receipt import SctDemand
-
 _log = logger("client")
 #: How often, and after how many seconds each time, a directory that another writes to is looked at.
 _LOOKS, _MOMENT = 20, 0.05
@@ -68,6 +65,8 @@ class Session:
     as_json: bool
     follow: bool = False
     """Whether to keep what is exported fresh, and call nobody."""
+    audits: str | None = None
+    """``--ct-audit``: whether logs are asked for the entries of whoever is met."""
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> "Session":
@@ -78,7 +77,7 @@ class Session:
         requires_pq: bool = options["require_pq"]
         if requires_pq:
             groups.demand()
-        demand = _demand(options)
+        demand = client_receipts.demand_of(options)
         proving = Proving.parse(
             options["attest"],
             options["ca_url"],
@@ -167,18 +166,8 @@ class Session:
             export=Path(options["export"]) if options["export"] else None,
             as_json=options["output"] == "json",
             follow=options["follow"],
+            audits=options["ct_audit"],
         )
-
-
-def _demand(options: dict[str, Any]) -> "SctDemand | None":
-    """Raises :class:`PkiError`."""
-    said = options["require_sct"], options["ct_logs"], options["ct_logs_key"]
-    if said == (None, None, None):
-        return None
-    from twisted_mesh.trust.sct_options import SctOptions
-
-    found = SctOptions.parse(*said)
-    return None if found is None else found.now()
 
 
 def run(session: Session) -> int:
@@ -214,8 +203,11 @@ async def _converse(session: Session) -> int:
         retries=lambda error, pause: _is_asked_again(agent.manager, error, deadline - pause),
     )
     manager = agent.manager
+    auditor = client_receipts.auditor_for(agent, session.audits, is_brief=True)
     agent.start()
     try:
+        if auditor is not None:
+            auditor.startService()
         svid = await _first_certificate(manager, session)
         security = agent.security(serves=False, requires_staple=session.requires_staple)
         http = MeshHttpClient(
@@ -238,6 +230,8 @@ async def _converse(session: Session) -> int:
             status = max(status, await _ask(http, session, (manager.svid or svid).spiffe_id))
         return status
     finally:
+        if auditor is not None:
+            auditor.stopService()
         await agent.stop()
 
 
@@ -257,14 +251,19 @@ async def _follow(session: Session, directory: Path) -> int:
         retries=lambda error, pause: _is_asked_again(agent.manager, error, deadline - pause),
     )
     keeper = FilesKeeper(agent, writer, (), reactor, _log)
+    auditor = client_receipts.auditor_for(agent, session.audits, is_brief=False)
     agent.start()
     try:
+        if auditor is not None:
+            auditor.startService()
         await _first_certificate(agent.manager, session)
         keeper.startService()
         await Deferred()
         return DONE
     finally:
         await keeper.stopService()
+        if auditor is not None:
+            auditor.stopService()
         await agent.stop()
 
 

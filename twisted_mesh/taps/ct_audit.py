@@ -1,9 +1,11 @@
 """``--ct-audit``: an endpoint looks in the background whether logs have what they gave its peers receipts for."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
 
 from pki.ct.log_list import Log, LogList
 from twisted_mesh.ct.audit_memory import AuditMemory, audit_path
@@ -49,10 +51,12 @@ def auditor_of(
     logs: Callable[[], LogList],
     *,
     requires_pq: bool = False,
+    is_brief: bool = False,
 ) -> InclusionAuditor:
     """A service; once it runs, tell its ``saw`` of each good verdict's path.
 
     ``who`` is the endpoint, by whose name it remembers: None for one of several processes, which remembers nothing.
+    ``is_brief``: it runs for seconds at a time, and asks as soon as there is something to ask.
     """
     log = logger("ct")
 
@@ -67,7 +71,17 @@ def auditor_of(
         AuditMemory(audit_path(state_dir, who) if who else None, log),
         deferToThread,
         opens,
+        draw=float if is_brief else random.random,
         log=log,
     )
     show("ct-audit", Readings(auditor, READINGS))
     return auditor
+
+
+def said_off(log: Logger) -> None:
+    """That nobody looks here whether logs keep their promises."""
+    log.warn(
+        "Logs are not asked whether they have what they gave receipts (SCTs) for, since --ct-audit is off: a log that "
+        "hides a certificate is not found out here",
+        event="ct-audit-off",
+    )

@@ -8,6 +8,7 @@ from twisted.python import usage
 
 from pki.errors import Problem
 from twisted_mesh.interfaces import IReactor
+from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.memory import Memory
 from twisted_mesh.taps.reread import Reread, difference
 from twisted_mesh.taps.service_options import ServiceOptions
@@ -82,10 +83,14 @@ class SctOptions(ServiceOptions):
 
     def audit(self, reactor: IReactor, *stores: TrustStore) -> "InclusionAuditor | None":
         """What looks for the entries of whoever these let in, to be started; None where nobody is to look."""
-        if self._said is None or self[_AUDIT] == "off" or not stores:
+        if self._said is None or not stores:
             return None
         from pki.ct.log_list import LogList
-        from twisted_mesh.taps.ct_audit import auditor_of
+        from twisted_mesh.taps.ct_audit import auditor_of, said_off
+
+        if self[_AUDIT] == "off":
+            said_off(logger("ct"))
+            return None
 
         first = stores[0]
         who = f"{self.program} {self['spiffe-id']}" if self.seat is None else None
