@@ -28,8 +28,6 @@ EXEMPT = {
     ("ca/first_installation.py", "Wanted"): "another thing of that name",
     ("ca/rotation/certification.py", "Wanted"): "another thing of that name",
     ("ca/workload_issuer.py", "Trust"): "what workloads are told: they judge by themselves",
-    ("taps/ca_endpoint.py", "Trust"): "a CA's own port, which asks its record about each caller",
-    ("federation/fetcher.py", "Trust"): "one bundle of another trust domain, by a CA",
     ("identity/blocking.py", "ca_security"): "mesh-ctl's, which has no such option",
     ("identity/blocking.py", "pinned_security"): "mesh-ctl's, which has no such option",
     (

@@ -5,7 +5,8 @@ bundle that is held of that ID's trust domain; TLS 1.3, which every server has t
 the web's CAs have no say, nor has the host's name. ``https_web``: a certificate of the web's CAs for the host.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urldefrag, urljoin
 
 from attrs import define, evolve, field, frozen
@@ -43,6 +44,9 @@ from twisted_mesh.tls.web_client import WebClientEndpoint, WebTrust, WebVisit
 from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.trust import Trust
 
+if TYPE_CHECKING:  # loaded where receipts are demanded
+    from pki.ct.receipt import SctDemand
+
 #: Redirections that are followed, each time anew: where they lead is never kept (section 7.5.1).
 MOST_REDIRECTIONS = 3
 _OK, _REDIRECTIONS = 200, (301, 302, 303, 307, 308)
@@ -77,6 +81,8 @@ class BundleFetcher:
     """Has a long document read somewhere else."""
     requires_pq: bool = False
     """Whether keys are exchanged by hybrid groups alone, by either profile."""
+    demand: "Callable[[], SctDemand | None]" = lambda: None
+    """Of how many logs the certificate of ``https_spiffe`` must have receipts, now."""
     _pool: QuietPool = field(init=False)
     _web: WebTrust = field(init=False)
 
@@ -231,7 +237,8 @@ class _Visit:
                 "with that trust domain first"
             )
         allowed = SpiffePattern.parse(str(endpoint_id))
-        trust = Trust(BundleSet.of(bundle), self.revocations, (allowed,))
+        demand = self.fetcher.demand()
+        trust = Trust(BundleSet.of(bundle), self.revocations, (allowed,), demand=demand)
         contexts = ContextFactory(Role(serves=False, requires_pq=self.fetcher.requires_pq))
         contexts.replace(None, bundle.roots)
         return Security(contexts, Judge(self.fetcher.now, trust), self.fetcher.reactor)

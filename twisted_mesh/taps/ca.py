@@ -39,6 +39,7 @@ from twisted_mesh.taps.ca_federation import services_of
 from twisted_mesh.taps.ca_listeners import CaListeners
 from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.ca_rereads import CaRereads
+from twisted_mesh.taps.ca_transparency import reread_demand
 from twisted_mesh.taps.lifecycle import MeshService, service_of
 from twisted_mesh.taps.reread import Reread
 
@@ -328,6 +329,7 @@ class CaService(MeshService):
                 _credentials(),
             )
             found += rereads.all()
+            found += reread_demand(self.options, self.endpoint.trust_store)
         return found
 
     async def drain(self, seconds: float) -> None:

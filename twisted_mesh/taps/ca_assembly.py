@@ -155,7 +155,14 @@ def assemble(  # noqa: PLR0917
             metrics.took_to_sign,
         )
     )
-    trust_store = own_trust_store(current, reactor, wall_clock, ground.log)
+    trust_store = own_trust_store(
+        current,
+        reactor,
+        wall_clock,
+        ground.log,
+        demand=options["sct-demand"],
+        withdrawn=frozenset(options["ct-withdrawn-log"]),
+    )
     # Who was revoked in earlier lives is refused before the first handshake.
     publisher = CrlPublisher(
         current,
@@ -186,6 +193,7 @@ def assemble(  # noqa: PLR0917
         lambda: trust_store.trust.revocations,
         partial(blocked.problem, subject="bundle"),
         requires_pq=bool(options["require-pq"]),
+        demand=lambda: trust_store.trust.demand,
     )
     blocked.watch(federations.follower.review)
     pin_reports = PinReports(monotonic, wall_clock, current.trust_domain)

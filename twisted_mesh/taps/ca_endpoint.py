@@ -1,6 +1,7 @@
 """The CA as an endpoint of its own mesh: the identity of its TLS port, and whom that believes."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 from twisted.application.service import Service
@@ -32,18 +33,33 @@ from twisted_mesh.trust.freshness import Freshness
 from twisted_mesh.trust.store import TICK, TrustStore
 from twisted_mesh.trust.trust import Trust
 
+if TYPE_CHECKING:  # loaded where receipts are demanded
+    from pki.ct.receipt import SctDemand
+
 #: Seconds that a certificate of the CA's own may take.
 _RENEWAL = 5.0
 
 
 def own_trust_store(
-    authorities: CurrentAuthorities, clock: IReactorTime, now: Now, log: Logger
+    authorities: CurrentAuthorities,
+    clock: IReactorTime,
+    now: Now,
+    log: Logger,
+    *,
+    demand: "SctDemand | None" = None,
+    withdrawn: frozenset[str] = frozenset(),
 ) -> TrustStore:
-    """Whom the TLS port believes: every member of the CA's own trust domain."""
+    """Whom the TLS port believes: every member of the CA's own trust domain.
+
+    ``demand``: who has these receipts besides, an administrator too, whose name can be minted like any other.
+    ``withdrawn`` are ids of logs, in base64, whose receipts count no more.
+    """
     everyone = SpiffePattern.parse(f"{authorities.trust_domain.id}/**")
-    trust = Trust(authorities.bundles(), allow=(everyone,))
+    trust = Trust(authorities.bundles(), allow=(everyone,), demand=demand)
     judge = RecordJudge(now, trust, Freshness(seconds=clock.seconds), authorities.all_revoked)
-    return TrustStore(judge, ConnectionRegistry(), clock, now, log)
+    store = TrustStore(judge, ConnectionRegistry(), clock, now, log)
+    store.withdraw_logs(withdrawn)
+    return store
 
 
 @implementer(IRevocationListener)

@@ -23,6 +23,7 @@ from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 
 if TYPE_CHECKING:
+    from pki.ct.receipt import SctDemand
     from twisted_mesh.ca.foreign_lists import ListWatches
     from twisted_mesh.federation.fetcher import BundleFetcher
     from twisted_mesh.revocation.crl_watch import CrlWatch
@@ -41,10 +42,12 @@ def federations_of(
     blocked: Callable[[PublicKeyTypes], Problem | None],
     *,
     requires_pq: bool,
+    demand: "Callable[[], SctDemand | None]",
 ) -> Federations:
     """Who follows other trust domains for the CA that issues so.
 
     ``state`` is its state directory, None for one that keeps nothing; ``revoked`` is whom it has revoked itself;
+    ``demand`` is of how many logs whoever serves their bundles must show receipts, where a SPIFFE ID proves it;
     ``blocked`` says why a key is nobody's any more, and whoever changes that has the follower review what it holds;
     ``requires_pq`` has bundles come over a hybrid key exchange alone.
     """
@@ -57,7 +60,7 @@ def federations_of(
 
     def make_follower(on_bundle: OnBundle, on_state: OnState) -> Follower:
         return Follower(
-            _Fetcher(reactor, issuance.now, requires_pq),
+            _Fetcher(reactor, issuance.now, demand, requires_pq),
             current.bundle,
             reactor,
             issuance.now,
@@ -107,6 +110,7 @@ class _Fetcher:
 
     reactor: IReactor
     now: Now
+    demand: "Callable[[], SctDemand | None]"
     requires_pq: bool
     _fetcher: "BundleFetcher | None" = field(default=None, init=False)
 
@@ -121,7 +125,7 @@ class _Fetcher:
             from twisted_mesh.federation import fetcher
 
             self._fetcher = fetcher.BundleFetcher(
-                self.reactor, self.now, requires_pq=self.requires_pq
+                self.reactor, self.now, requires_pq=self.requires_pq, demand=self.demand
             )
         return await self._fetcher.fetch_bundle(relationship, bundles, revocations)
 

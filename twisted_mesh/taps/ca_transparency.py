@@ -1,6 +1,7 @@
 """The logs of a CA as its options have them, put together; nothing is asked yet."""
 
 from pki.ct.log_list import Log
+from pki.errors import Malformed
 from twisted_mesh.ca import metrics
 from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.ca.transparency.log_watch import LogWatch
@@ -16,6 +17,7 @@ from twisted_mesh.state.directory import StateDirectory
 from twisted_mesh.state.key_files import KeyFiles
 from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.reread import Reread, difference
+from twisted_mesh.trust.store import TrustStore
 
 _log = logger("ca")
 
@@ -44,6 +46,12 @@ def transparency_of(  # noqa: PLR0917
 
     logs = asked.read(wall_clock())
     quorum = quorum_of(options["ct-quorum"], len(logs))
+    demand = options["sct-demand"]
+    if demand is not None and quorum < demand.required:
+        raise Malformed(
+            f"certificates get SCTs of {quorum} logs (--ct-quorum), and --require-sct demands those of "
+            f"{demand.required}: nobody could call this CA; raise the one or lower the other"
+        )
     demand_quorum(quorum, logs, demands)
     publish_pin(state.ca, own.pin)
     receipts = Receipts(
@@ -85,3 +93,19 @@ def reread_logs(path: str, transparency: Transparency) -> Reread:
         return difference(before, transparency.names)
 
     return Reread(f"--ct-logs {path}", logs)
+
+
+def reread_demand(options: Options, trust_store: TrustStore) -> list[Reread]:
+    """What SIGHUP does with what is demanded of callers: whoever is connected is judged by it."""
+
+    async def again() -> str:
+        from twisted_mesh.trust.sct_log import lines
+
+        before = options["sct-demand"]
+        demand = options["sct-demand"] = options.read_demand()
+        trust_store.require_scts(demand)
+        return difference(lines(before), lines(demand))
+
+    if options.receipts is None:
+        return []
+    return [Reread(f"whose receipts callers need, by --ct-logs {options['ct-logs']}", again)]

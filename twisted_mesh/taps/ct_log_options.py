@@ -1,9 +1,9 @@
-"""``--ct-log`` and what goes with it: the logs that a CA shows its certificates to."""
+"""``--ct-log`` and what goes with it: the logs that a CA shows its certificates to, and whose receipts it demands."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import frozen
 
@@ -14,6 +14,10 @@ from pki.svid.spki_pin import SpkiHash
 from pki.validity import parse_duration
 from twisted_mesh.http.address import split_url
 from twisted_mesh.taps.service_options import ServiceOptions
+
+if TYPE_CHECKING:  # most demand none
+    from pki.ct.receipt import SctDemand
+    from twisted_mesh.trust.sct_options import SctOptions
 
 _LONGEST_TIMEOUT = 30.0
 
@@ -69,6 +73,8 @@ class AskedLogs:
     named: tuple[AskedLog, ...]
     """Those that are asked; none for all of the file."""
     file: Path | None
+    key: str | None = None
+    """``--ct-logs-key``: who must have signed the file."""
 
     def __bool__(self) -> bool:
         return bool(self.named) or self.file is not None
@@ -77,9 +83,9 @@ class AskedLogs:
         """The logs, with what the file says of them now. Raises :class:`PkiError`."""
         listed = LogList(())
         if self.file is not None:
-            from twisted_mesh.ct.log_file import LogFile
+            from twisted_mesh.ct.log_file import LogFile, logs_key
 
-            file = LogFile(self.file)
+            file = LogFile(self.file, logs_key(self.key, self.file) if self.key else None)
             file.load()
             listed = file.logs
         at = round(now.timestamp() * 1000)
@@ -106,6 +112,20 @@ class CtLogOptions(ServiceOptions):
             "the list of logs with their keys, as mesh-ctlog writes it: those of --ct-log, or all; HUP rereads it",
         ],
         [
+            "ct-logs-key",
+            None,
+            None,
+            "who must have signed that list (FILE.sig): a public key or certificate in PEM, or sha256/BASE64 of the "
+            "key in FILE.pub",
+        ],
+        [
+            "require-sct",
+            None,
+            None,
+            "believe no caller of the TLS port without receipts (SCTs) of so many logs of --ct-logs, no administrator "
+            "either; first let all certificates from before the logs be renewed",
+        ],
+        [
             "ct-quorum",
             None,
             None,
@@ -120,6 +140,9 @@ class CtLogOptions(ServiceOptions):
         ["ct-timeout", None, "3s", "how long a log may take over one certificate"],
     ]
 
+    receipts: "SctOptions | None" = None
+    """What ``--require-sct`` asks of callers; None where nothing is asked."""
+
     def __init__(self) -> None:
         super().__init__()
         self["ct-log"] = []
@@ -130,8 +153,14 @@ class CtLogOptions(ServiceOptions):
 
     def understand_logs(self) -> None:
         """Turn words into values. Raises :class:`Malformed`."""
-        path = Path(self["ct-logs"]) if self["ct-logs"] else None
-        asked = AskedLogs(tuple(self["ct-log"]), path)
+        path = Path(self._from_here(self["ct-logs"], "--ct-logs")) if self["ct-logs"] else None
+        key = self["ct-logs-key"]
+        if key and not key.startswith("sha256/"):
+            key = str(self._from_here(key, "--ct-logs-key"))
+        if key and path is None:
+            raise Malformed("--ct-logs-key is who must have signed the list of --ct-logs: name it")
+        asked = AskedLogs(tuple(self["ct-log"]), path, key)
+        self._understand_receipts(path, key)
         quorum = self["ct-quorum"]
         if self["ct-away"] not in ("refuse", "issue"):
             raise Malformed("--ct-away is refuse or issue")
@@ -146,9 +175,24 @@ class CtLogOptions(ServiceOptions):
         if self["ct-away"] == "issue" and not asked:
             raise Malformed("--ct-away is about logs; name them with --ct-log or --ct-logs")
         timeout = parse_duration(self["ct-timeout"]).total_seconds()
-        if not 0.1 <= timeout <= _LONGEST_TIMEOUT:
+        if not 1 <= timeout <= _LONGEST_TIMEOUT:
             raise Malformed(
-                "--ct-timeout is from 0.1s to 30s: whoever asks for a certificate waits as long"
+                "--ct-timeout is from 1s to 30s: whoever asks for a certificate waits as long"
             )
         self["ct-quorum"], self["ct-timeout"] = quorum, timeout
         self["logs"] = asked
+
+    def _understand_receipts(self, path: Path | None, key: str | None) -> None:
+        """Raises :class:`PkiError`, for a list that cannot be used too."""
+        self["sct-demand"] = None
+        if self["require-sct"] is not None:
+            from twisted_mesh.trust.sct_options import SctOptions
+
+            self.receipts = SctOptions.parse(self["require-sct"], path, key)
+            self["sct-demand"] = self.read_demand()
+
+    def read_demand(self) -> "SctDemand | None":
+        """What is demanded of callers, by what the list says now. Raises :class:`PkiError`."""
+        if self.receipts is None:
+            return None
+        return self.receipts.demand(self.receipts.read(), self["sct-demand"])
