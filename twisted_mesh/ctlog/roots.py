@@ -56,29 +56,17 @@ class AcceptedRoots:
         problems: list[str] = []
         before = self._roots()
         files = self._files()
+        is_waiting = not self.files and not before and not files[0].path.exists()
         for gone in [file for file in self._held if file not in files]:
             del self._held[gone]
-        for file in files:
+        for file in () if is_waiting else files:
             try:
                 self._read(file)
             except PkiError as error:
                 problems.append(str(error))
-        if not self._roots():
-            problems.append("there are no roots")
-        detail = "; ".join(problems)
-        told = self.problem.detail if self.problem is not None else ""
-        if detail and detail != told:
-            _log.error(
-                "Roots cannot be read, and what was read before counts: {detail}",
-                event="ctlog-roots-unreadable",
-                detail=detail,
-            )
-        self.problem = None
-        if detail:
-            remedy = (
-                "name a file with the CA's roots in PEM (--roots), which only we and root can write"
-            )
-            self.problem = Problem(Code.UNKNOWN_TRUST_DOMAIN, detail, remedy)
+        if not self._roots() and not problems:
+            problems.append(f"there are no roots yet, in {files[0].path}")
+        self._tell("; ".join(problems), is_waiting=is_waiting)
         now = self._roots()
         if changed := now != before:
             _log.info(
@@ -87,6 +75,33 @@ class AcceptedRoots:
                 roots=", ".join(subject_of(root) for root in now) or "no root",
             )
         return changed
+
+    def _tell(self, detail: str, *, is_waiting: bool) -> None:
+        told = self.problem.detail if self.problem is not None else ""
+        self.problem = None
+        if not detail:
+            return
+        remedy = (
+            "name a file with the CA's roots in PEM (--roots), which only we and root can write"
+        )
+        if is_waiting:
+            remedy = (
+                "start the CA on this state directory, and they are taken up without a restart; those of a CA "
+                "elsewhere are named by --roots FILE"
+            )
+        self.problem = Problem(Code.UNKNOWN_TRUST_DOMAIN, detail, remedy)
+        if detail == told:
+            return
+        if is_waiting:
+            _log.warn(
+                "{detail}: {remedy}", event="ctlog-no-roots-yet", detail=detail, remedy=remedy
+            )
+        else:
+            _log.error(
+                "Roots cannot be read, and what was read before counts: {detail}",
+                event="ctlog-roots-unreadable",
+                detail=detail,
+            )
 
     def of(self, trust_domain: TrustDomain) -> tuple[x509.Certificate, ...]:
         """Those below which certificates of that trust domain are taken."""

@@ -78,10 +78,12 @@ class Submitters(Collection[SpkiHash]):
             try:
                 pins[self._told()] = spiffe_id
             except PkiError as error:
+                why = str(error) if state else f"there is no {self.pin_file}"
                 self.problem = Problem(
                     Code.NOT_AUTHORIZED,
-                    f"nothing is taken from {spiffe_id}: its key is not known ({error})",
-                    f"start it with --ct-log, whereupon it prints its pin, and write --accept-ca {spiffe_id}=sha256/…",
+                    f"nothing is taken from {spiffe_id} yet: its key is not known ({why})",
+                    "start the CA on this state directory with --ct-log, and it is taken up without a restart; for a "
+                    f"CA elsewhere write --accept-ca {spiffe_id}=sha256/… with the pin that it prints",
                 )
         if not self.accepted:
             self.problem = Problem(

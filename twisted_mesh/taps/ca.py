@@ -84,6 +84,8 @@ class CaService(MeshService):
             from twisted_mesh.taps.ca_policy import read_policy_of
 
             self.policy = read_policy_of(path, reactor, requires_pq=bool(options["require-pq"]))
+        if logs := options["logs"]:
+            logs.read(wall_clock())  # now: before keys are made, since a log may be misspelt
         # Now: after twistd's fork there is no standard input any more.
         passphrase = read_passphrase(
             options["key-passphrase-file"],

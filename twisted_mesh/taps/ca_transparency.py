@@ -64,7 +64,7 @@ def transparency_of(  # noqa: PLR0917
         metrics.took_to_be_logged,
     )
     _log.info(
-        "Certificates are shown to {count} logs, and get SCTs of {quorum} of them at least: {logs}\n"
+        "Certificates are shown to logs before they are issued, and get receipts of {quorum} of {count}: {logs}\n"
         "Logs know this CA by the key {pin}: twistd -n mesh-ctlog --accept-ca {own_id}={pin}",
         event="logs",
         count=len(logs),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # most demand none
     from twisted_mesh.trust.sct_options import SctOptions
 
 _LONGEST_TIMEOUT = 30.0
+#: Where a log in the same state directory has its entry for lists of logs.
+LOG_DIRECTORY, LIST_ENTRY = "ctlog", "log-list.json"
 
 
 @frozen
@@ -52,9 +54,11 @@ class AskedLog:
         if known is None:
             if isinstance(self.key, LogKey):
                 return Log(origin_of(self.url), self.key, self.url, self.url)
+            here = ", ".join(log.submission_url for log in logs.logs) or "none"
             raise Malformed(
-                f"--ct-log {self.url} is not in --ct-logs, which has the keys of logs: name a FILE that lists it "
-                "(mesh-ctlog writes log-list.json), or write the log's key after #, in base64"
+                f"--ct-log {self.url} is a log whose key is not known (known are: {here}): start it first if it is to "
+                "be in this state directory (twistd -n mesh-ctlog), name with --ct-logs a FILE that lists it, which it "
+                "writes itself (log-list.json), or write its key after #, in base64"
             )
         pin = self.key if isinstance(self.key, SpkiHash) else None
         if isinstance(self.key, LogKey):
@@ -73,6 +77,8 @@ class AskedLogs:
     named: tuple[AskedLog, ...]
     """Those that are asked; none for all of the file."""
     file: Path | None
+    beside: Path
+    """What a log in the same state directory says of itself: where a log is named without its key and no file is."""
     key: str | None = None
     """``--ct-logs-key``: who must have signed the file."""
 
@@ -81,13 +87,7 @@ class AskedLogs:
 
     def read(self, now: datetime) -> Sequence[Log]:
         """The logs, with what the file says of them now. Raises :class:`PkiError`."""
-        listed = LogList(())
-        if self.file is not None:
-            from twisted_mesh.ct.log_file import LogFile, logs_key
-
-            file = LogFile(self.file, logs_key(self.key, self.file) if self.key else None)
-            file.load()
-            listed = file.logs
+        listed = self._listed()
         at = round(now.timestamp() * 1000)
         if not self.named:
             found = tuple(log for log in listed.logs if not log.objection_to(at))
@@ -99,6 +99,18 @@ class AskedLogs:
             if objection := log.objection_to(at):
                 raise Malformed(f"--ct-log {log.submission_url}: {objection}; ask another log")
         return logs
+
+    def _listed(self) -> LogList:
+        path = self.file
+        if path is None and self.beside.exists():
+            path = self.beside
+        if path is None:
+            return LogList(())
+        from twisted_mesh.ct.log_file import LogFile, logs_key
+
+        file = LogFile(path, logs_key(self.key, path) if self.key else None)
+        file.load()
+        return file.logs
 
 
 class CtLogOptions(ServiceOptions):
@@ -148,7 +160,8 @@ class CtLogOptions(ServiceOptions):
         self["ct-log"] = []
 
     def opt_ct_log(self, text: str) -> None:
-        """URL[#KEY] of a log that certificates are shown to before they are issued (repeatable)"""
+        """URL[#KEY] of a log that certificates are shown to before they are issued; without KEY it is in --ct-logs, or
+        beside us in the same state directory (repeatable)"""
         self["ct-log"].append(AskedLog.parse(text))
 
     def understand_logs(self) -> None:
@@ -159,7 +172,8 @@ class CtLogOptions(ServiceOptions):
             key = str(self._from_here(key, "--ct-logs-key"))
         if key and path is None:
             raise Malformed("--ct-logs-key is who must have signed the list of --ct-logs: name it")
-        asked = AskedLogs(tuple(self["ct-log"]), path, key)
+        beside = self["state-dir"] / LOG_DIRECTORY / LIST_ENTRY
+        asked = AskedLogs(tuple(self["ct-log"]), path, beside, key)
         self._understand_receipts(path, key)
         quorum = self["ct-quorum"]
         if self["ct-away"] not in ("refuse", "issue"):
