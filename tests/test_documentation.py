@@ -68,7 +68,7 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
             *("agent", "agent list", "agent allow", "agent alias", "agent claims", "agent evict"),
             *("agent ban", "agent unban", "agent token", "agent token create"),
             *("ct", "ct watch", "ct prove", "ct search", "ct verify"),
-            *("ct logs", "ct logs show", "ct logs sign", "ct logs retire"),
+            *("ct logs", "ct logs show", "ct logs add", "ct logs sign", "ct logs retire"),
             *("backup", "backup create", "backup show", "backup restore"),
         )
     ),

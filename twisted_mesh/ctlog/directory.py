@@ -2,11 +2,13 @@
 
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from attrs import define, field
 
 from twisted_mesh.ctlog.errors import CtLogStateError
+from twisted_mesh.ctlog.place import LogPlace
 from twisted_mesh.state.directory import refuse_changeable
 from twisted_mesh.state.owner_lock import OwnerLock
 from twisted_mesh.state.way import open_to_all
@@ -17,6 +19,8 @@ class LogDirectory:
     """The directory of one log."""
 
     state: Path
+    place: LogPlace = field(factory=LogPlace)
+    """Where record and files are, if not here."""
     _lock: OwnerLock = field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -36,12 +40,14 @@ class LogDirectory:
     @property
     def record(self) -> Path:
         """The head, and what is in no full tile yet."""
-        return self.private / "ctlog.db"
+        if self.place.record is not None:
+            return self.place.record
+        return (self.place.directory or self.path) / "private" / "ctlog.db"
 
     @property
     def public(self) -> Path:
         """What is read of the log, as any web server may serve it."""
-        return self.path / "public"
+        return (self.place.directory or self.path) / "public"
 
     @property
     def certificate(self) -> Path:
@@ -60,22 +66,11 @@ class LogDirectory:
 
     def prepare(self) -> None:
         """Make the directories. Raises :class:`CtLogStateError`."""
-        if (above := open_to_all(self.state)) is not None:
-            raise CtLogStateError(
-                f"everybody can rename what is in {above}, and put another directory in the place of {self.state}: "
-                f"chmod o-w {above}, or choose another with --state-dir"
-            )
-        for path, mode in ((self.state, 0o711), (self.path, 0o711), (self.private, 0o700)):
-            try:
-                path.mkdir(mode=mode, parents=path == self.state, exist_ok=True)
-                found = path.stat() if path == self.state else path.lstat()
-                _refuse_foreign(path, found, may_be_roots=path == self.state)
-                if path != self.state and not found.st_mode & stat.S_ISVTX:
-                    path.chmod(mode)
-            except OSError as error:
-                raise CtLogStateError(
-                    f"the directory {path} cannot be used ({error.strerror}): choose another with --state-dir"
-                ) from None
+        _make(self.state, ((self.path, 0o711), (self.private, 0o700)), "--state-dir")
+        if (directory := self.place.directory) is not None:
+            _make(directory, ((self.record.parent, 0o700),), "--store")
+        elif self.place.record is not None:
+            _make(self.record.parent, (), "--store")
         refuse_changeable(*(Path(f"{self.record}{tail}") for tail in ("", "-wal", "-shm")))
 
     def lock(self) -> None:
@@ -87,8 +82,28 @@ class LogDirectory:
         self._lock.release()
 
 
-def _refuse_foreign(path: Path, found: os.stat_result, *, may_be_roots: bool) -> None:
+def _make(top: Path, below: Iterable[tuple[Path, int]], option: str) -> None:
+    """A directory that may be there with what is in it, and our own in it."""
+    if (above := open_to_all(top)) is not None:
+        raise CtLogStateError(
+            f"everybody can rename what is in {above}, and put another directory in the place of {top}: "
+            f"chmod o-w {above}, or choose another with {option}"
+        )
+    for path, mode in ((top, 0o711), *below):
+        try:
+            path.mkdir(mode=mode, parents=path == top, exist_ok=True)
+            found = path.stat() if path == top else path.lstat()
+            _refuse_foreign(path, found, option, may_be_roots=path == top)
+            if path != top and not found.st_mode & stat.S_ISVTX:
+                path.chmod(mode)
+        except OSError as error:
+            raise CtLogStateError(
+                f"the directory {path} cannot be used ({error.strerror}): choose another with {option}"
+            ) from None
+
+
+def _refuse_foreign(path: Path, found: os.stat_result, option: str, *, may_be_roots: bool) -> None:
     if not stat.S_ISDIR(found.st_mode):
-        raise CtLogStateError(f"{path} is no directory of its own: choose another with --state-dir")
+        raise CtLogStateError(f"{path} is no directory of its own: choose another with {option}")
     if found.st_uid != os.geteuid() and not (may_be_roots and found.st_uid == 0):
-        raise CtLogStateError(f"{path} belongs to another user: choose another with --state-dir")
+        raise CtLogStateError(f"{path} belongs to another user: choose another with {option}")

@@ -70,7 +70,7 @@ class CtLogService(MeshService):
     def understand(self) -> None:
         """Where it is called. Raises :class:`PkiError`."""
         options = self.options
-        self.directory = LogDirectory(options["state-dir"])
+        self.directory = LogDirectory(options["state-dir"], options["store"])
         self.endpoint = early_endpoint(self.reactor, options["listen"])
         self.status_endpoint = None
         if options["status"]:

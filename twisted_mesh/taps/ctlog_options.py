@@ -6,6 +6,7 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from pki.errors import Malformed, discreet
+from twisted_mesh.ctlog.place import LogPlace
 from twisted_mesh.ctlog.roots import RootFile
 from twisted_mesh.ctlog.submitters import AcceptedCa
 from twisted_mesh.ctlog.witness_address import WitnessAddress
@@ -41,7 +42,14 @@ class Options(ServiceOptions):
             "monitoring-url",
             None,
             None,
-            "where another web server serves <state>/ctlog/public (default: --url)",
+            "where another web server serves the log's directory public (default: --url)",
+        ],
+        [
+            "store",
+            None,
+            "",
+            "where record and tile files are kept: a directory, or sqlite:///FILE for the record alone (default: "
+            "<state>/ctlog)",
         ],
         ["description", None, None, "what people call it, in lists of logs (default: its name)"],
         ["submission-rate", None, "1000:5000", "chains a second of one CA, and at once"],
@@ -82,6 +90,8 @@ class Options(ServiceOptions):
         for name in ("url", "monitoring-url"):
             if self[name] is not None:
                 self[name] = _url(self[name], f"--{name}")
+        place = LogPlace.parse(self["store"])
+        self["store"] = place.at(lambda path: self._from_here(path, "--store"))
         self["submission-rate"] = Rate.parse(self["submission-rate"])
         self["read-rate"] = Rate.parse(self["read-rate"])
         self["roots"] = [

@@ -10,10 +10,11 @@ from twisted_mesh.cli.program import Unusable
 
 @click.group()
 def logs() -> None:
-    """Show a list of logs, sign it, and retire a log in it.
+    """Put lists of logs together, show and sign one, and retire a log in it.
 
     \b
     Examples:
+      mesh-ctl ct logs add logs.json log-1/log-list.json log-2/log-list.json
       mesh-ctl ct logs show logs.json
       mesh-ctl ct logs retire logs.json log.example/2026 --key logs-key.pem
     """
@@ -44,6 +45,36 @@ def show(*, file: str, ct_logs_key: str | None, format_: str) -> int:
     from twisted_mesh.cli.ctl.ct_logs_actions import show
 
     return show(Path(file), ct_logs_key, as_json=format_ == "json")
+
+
+@logs.command()
+@click.argument("file")
+@click.argument("entries", metavar="ENTRY...", nargs=-1, required=True)
+@_key_options[0]
+@_key_options[1]
+@_key_options[2]
+def add(
+    *,
+    file: str,
+    entries: tuple[str, ...],
+    key: str | None,
+    root: str | None,
+    key_passphrase_file: str | None,
+) -> int:
+    """Put the logs of each ENTRY, the log-list.json that a log has written, into FILE, which is made if need be.
+
+    A log that is in FILE already gets what ENTRY says of it now; never another key. A list that was signed is signed
+    anew, so it takes --key or --root.
+
+    \b
+    Examples:
+      mesh-ctl ct logs add logs.json log-1/log-list.json log-2/log-list.json
+      mesh-ctl ct logs add logs.json 2027/ctlog/log-list.json --root /media/root
+    """
+    from twisted_mesh.cli.ctl.ct_logs_actions import Signer, add
+
+    signer = Signer.of(key, root, key_passphrase_file)
+    return add(Path(file), [Path(entry) for entry in entries], signer)
 
 
 @logs.command()

@@ -1,6 +1,7 @@
 """What ``mesh-ctl ct logs`` does. Nobody is asked: it works on files."""
 
 import base64
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -93,6 +94,24 @@ def show(path: Path, key: str | None, *, as_json: bool) -> int:
     return DONE
 
 
+def add(path: Path, entries: Sequence[Path], signer: Signer | None) -> int:
+    """``ct logs add``."""
+    _demand_signer(path, signer)
+    logs = _read(path) if path.exists() else LogList(())
+    for entry in entries:
+        for log in _read(entry).logs:
+            known = logs.log_of(log.log_id)
+            told = "is in it"
+            if known is not None:
+                told = "is as it was" if known == log else "is in it as its entry has it now"
+            if known is None:
+                logs = evolve(logs, logs=(*logs.logs, log))
+            else:
+                logs = evolve(logs, logs=tuple(log if one is known else one for one in logs.logs))
+            output.say(f"{log.origin} {told}")
+    return _deliver(path, logs, signer)
+
+
 def sign(path: Path, signer: Signer) -> int:
     """``ct logs sign``."""
     return _deliver(path, _read(path), signer)
@@ -105,13 +124,17 @@ def retire(path: Path, origin: str, at: str | None, state: str, signer: Signer |
     if log is None:
         known = ", ".join(one.origin for one in logs.logs) or "none"
         raise Unusable(f"there is no log {origin!r} in {path}: there are {known}")
-    if signer is None and _beside(path, "sig").exists():
-        raise Unusable(f"{path} is signed: say with --key or --root who signs it anew")
+    _demand_signer(path, signer)
     moment = parse_rfc3339(at) if at else wall_clock().replace(microsecond=0)
     retired = log.retired(LogState(state), moment)
     changed = evolve(logs, logs=tuple(retired if one is log else one for one in logs.logs))
     output.say(f"{log.origin} is {state} since {rfc3339(moment)}")
     return _deliver(path, changed, signer)
+
+
+def _demand_signer(path: Path, signer: Signer | None) -> None:
+    if signer is None and _beside(path, "sig").exists():
+        raise Unusable(f"{path} is signed: say with --key or --root who signs it anew")
 
 
 def _deliver(path: Path, logs: LogList, signer: Signer | None) -> int:

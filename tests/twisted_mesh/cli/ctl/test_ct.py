@@ -15,17 +15,19 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from attrs import evolve
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from pki.ct.entry import EntryType, SignedEntry, key_hash_of
-from pki.ct.log_list import LogList, verify_signature
+from pki.ct.log_key import LogKey
+from pki.ct.log_list import Log, LogList, LogState, verify_signature
 from pki.ct.precertificate import with_scts
 from pki.ct.receipt import sign_sct
 from pki.ct.sct import list_bytes, milliseconds
 from pki.issuing.unsigned import assemble
 from pki.keys import KeyAlgorithm
-from tests.authorities import key, mesh
+from tests.authorities import NOW, key, mesh
 from tests.running import CHECKOUT, PATIENCE, Running, run
 from tests.running import mesh as running_mesh
 from tests.written_log import WrittenLog, leaves
@@ -204,6 +206,29 @@ def test_a_list_is_signed_retired_and_signed_again(tmp_path: Path, log: WrittenL
     (tmp_path / "logs.json.sig").write_bytes(base64.b64encode(b"x" * 70))
     assert ctl(tmp_path, *show).returncode == 2
     assert log.log.origin == "log.example/2026"
+
+
+def test_what_logs_say_of_themselves_is_put_into_one_list(tmp_path: Path, log: WrittenLog) -> None:
+    other = key("another log", KeyAlgorithm.EC_P256)
+    url = "https://another.example/2026/"
+    second = Log("another", LogKey.of(other.public_key), url, url)
+    (tmp_path / "other.json").write_bytes(LogList((second,), NOW).to_bytes())
+    done = ctl(tmp_path, "logs", "add", "both.json", "logs.json", "other.json")
+    assert done.returncode == 0, done.stderr
+    both = LogList.parse((tmp_path / "both.json").read_bytes())
+    assert [one.origin for one in both.logs] == [log.log.origin, "another.example/2026"]
+    assert both.timestamp is not None
+    retired = second.retired(LogState.READONLY, NOW)
+    (tmp_path / "other.json").write_bytes(LogList((retired,), NOW).to_bytes())
+    assert ctl(tmp_path, "logs", "add", "both.json", "other.json").returncode == 0
+    assert LogList.parse((tmp_path / "both.json").read_bytes()).logs == (both.logs[0], retired)
+    # Under the name of one that is known, and with another key: it would count beside it.
+    named = evolve(second, key=LogKey.of(key("its thief", KeyAlgorithm.EC_P256).public_key))
+    (tmp_path / "other.json").write_bytes(LogList((named,), NOW).to_bytes())
+    refused = ctl(tmp_path, "logs", "add", "both.json", "other.json")
+    assert refused.returncode == 2
+    assert "one submission URL" in refused.stderr
+    assert LogList.parse((tmp_path / "both.json").read_bytes()).logs == (both.logs[0], retired)
 
 
 @pytest.mark.parametrize(
