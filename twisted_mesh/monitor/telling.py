@@ -48,14 +48,22 @@ class LogLines:
         for number, alert in alerts:
             facts = {f"alert_{name}": value for name, value in alert.facts.items()}
             self.log.warn(
-                "{kind}: {detail}",
+                "{kind}: {detail}{where}",
                 event="ct-alert",
                 kind=str(alert.kind),
                 detail=alert.detail,
+                where=_where(alert),
                 number=number,
                 origin=alert.log,
                 **facts,
             )
+
+
+def _where(alert: Alert) -> str:
+    serial = alert.facts.get("serial")
+    known = (alert.log or "", f"serial {serial}" if serial else "")
+    told = ", ".join(filter(None, known))
+    return f" ({told})" if told else ""
 
 
 @define(eq=False, repr=False)
