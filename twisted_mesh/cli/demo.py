@@ -11,23 +11,40 @@ import sys
 import time
 
 from twisted_mesh.cli.demo_machine import make_machine
+from twisted_mesh.cli.demo_thief import mint
 from twisted_mesh.cli.demonstration import Demo, DemoFailed, run
+
+_LOGS = "state/ctlog/log-list.json"
 
 
 def show(demo: Demo) -> None:
     """The whole demonstration. Raises :class:`DemoFailed`."""
+    demo.step(
+        "A log of certificates starts, in a process of its own: it waits for a CA to be there"
+    )
+    log_port = _free_port()
+    ca_id = "spiffe://mesh.local/mesh/ca"
+    log = demo.start("mesh-ctlog", "--listen", f"127.0.0.1:{log_port}", "--accept-ca", ca_id)
+    demo.wait_for(log, r"Ready to log certificates")
+
     demo.step(
         "A certificate authority starts: a root, an issuing CA, an API on a unix socket and over TLS"
     )
     make_machine(demo.home / "machine7", "machine7")
     attestors = demo.home / "attestors.toml"
     attestors.write_text(f'[x509pop]\nroots = "{demo.home}/machine7/roots.pem"\n')
-    ca = demo.start("mesh-ca", "--port", "0", "--attestors", attestors.name)
+    shown_to = f"https://localhost:{log_port}"
+    options = ("--port", "0", "--attestors", attestors.name, "--ct-log", shown_to)
+    ca = demo.start("mesh-ca", *options)
     demo.wait_for(ca, r"Ready to issue certificates")
 
-    demo.step("A server makes a key, gets a certificate for it, and demands one from every caller")
+    demo.step(
+        "A server makes a key, gets a certificate for it, and demands one from every caller, with the log's receipt"
+    )
     allow = "spiffe://mesh.local/service/payment-worker"
-    server = demo.start("mesh-server", "--listen", "127.0.0.1:0", "--ttl", "6s", "--allow", allow)
+    receipts = ("--require-sct", "1", "--ct-logs", _LOGS)
+    own = ("--listen", "127.0.0.1:0", "--ttl", "6s", "--allow", allow)
+    server = demo.start("mesh-server", *own, *receipts)
     port = demo.wait_for(server, r"Starting mTLS server on \S*:(\d+)")[1]
     demo.wait_for(server, r"Ready to accept")
     url = f"https://localhost:{port}"
@@ -86,6 +103,8 @@ def show(demo: Demo) -> None:
     forged = ("x509pop:forged/machine.pem", "--state-dir", "a-forgers")
     demo.run("mesh-client", *proving, *forged, expect=1, last=1)
 
+    _stolen_key(demo, server, int(port))
+
     demo.step("A program that knows no TLS becomes a service of the mesh, without a changed line")
     proxy, sidecar = _sidecar(demo, allow)
 
@@ -112,10 +131,27 @@ def show(demo: Demo) -> None:
     demo.run("pki-inspect", "verify", "identity/svid.pem", *roots)
 
     demo.step("SIGTERM: requests finish, exit status 0")
-    for process in (proxy, server, ca):
+    for process in (proxy, server, ca, log):
         process.send_signal(signal.SIGTERM)
         if process.wait(15) != 0:
             raise DemoFailed(f"a service ended with {process.returncode}")
+
+
+def _stolen_key(demo: Demo, server: subprocess.Popen[str], port: int) -> None:
+    """What the key of the issuing CA is worth to whoever has stolen it, where receipts are demanded."""
+    demo.step(
+        "The issuing key is stolen: what it signs is good in every way, and no log has seen it"
+    )
+    demo.shown = re.compile(r"^\[SERVER\].* refused: no-sct")
+    mint(demo.home / "state" / "ca", demo.home / "identity" / "svid.pem", demo.home / "stolen")
+    roots = ("--roots", "identity/svid_bundle.pem")
+    demo.run("pki-inspect", "verify", "stolen/svid.pem", *roots, last=1)
+    demo.say(f"  whoever shows it to the server is told: {_refusal(demo, port, 'stolen')}")
+    demo.wait_for(server, r"refused: no-sct")
+    demo.say(
+        "  while anybody can prove that the worker's own is in the log, and read which others are:"
+    )
+    demo.run("mesh-ctl", "ct", "prove", "identity/svid.pem", "--ct-logs", _LOGS, last=1)
 
 
 def _sidecar(demo: Demo, caller: str) -> tuple[subprocess.Popen[str], str]:
@@ -159,10 +195,10 @@ def _without_certificate(demo: Demo, port: int) -> str:
     raise DemoFailed(f"a caller without a certificate was answered: {answer!r}")
 
 
-def _kept_connection(demo: Demo, port: int) -> http.client.HTTPSConnection:
-    """A connection that stays open, of Python's own TLS with the identity that was exported."""
-    identity = demo.home / "identity"
-    context = ssl.create_default_context(cafile=str(identity / "svid_bundle.pem"))
+def _kept_connection(demo: Demo, port: int, whose: str = "identity") -> http.client.HTTPSConnection:
+    """A connection that stays open, of Python's own TLS with the identity that was exported, or another."""
+    identity = demo.home / whose
+    context = ssl.create_default_context(cafile=str(demo.home / "identity" / "svid_bundle.pem"))
     context.load_cert_chain(identity / "svid.pem", identity / "svid_key.pem")
     return http.client.HTTPSConnection("localhost", port, context=context, timeout=10)
 
@@ -182,15 +218,22 @@ def _closed_after(connection: http.client.HTTPSConnection) -> float:
     return (time.monotonic() - began) * 1000
 
 
-def _refusal(demo: Demo, port: int) -> str:
-    """What the identity that was exported meets now."""
+def _refusal(demo: Demo, port: int, whose: str = "identity") -> str:
+    """What the identity that was exported meets now, or another."""
     try:
-        _ask(_kept_connection(demo, port))
+        _ask(_kept_connection(demo, port, whose))
     except ssl.SSLError as error:
         return str(error.reason or error).lower().replace("_", " ")
     except ConnectionError as error:
         return str(error)
-    raise DemoFailed("a revoked certificate was let in")
+    raise DemoFailed(f"{whose}/svid.pem was let in")
+
+
+def _free_port() -> int:
+    """One that nobody has: the log's port is in its name, so it is known before it starts."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+    return port
 
 
 def _ask(connection: http.client.HTTPSConnection) -> None:

@@ -93,7 +93,7 @@ class AcceptedRoots:
         if detail == told:
             return
         if is_waiting:
-            _log.warn(
+            _log.info(
                 "{detail}: {remedy}", event="ctlog-no-roots-yet", detail=detail, remedy=remedy
             )
         else:

@@ -108,7 +108,11 @@ class Submitters(Collection[SpkiHash]):
                 pin=str(pin),
             )
         if self.problem is not None:
-            _log.warn(
+            is_waiting = bool(self.accepted) and not self._seen
+            tell = (
+                _log.info if is_waiting else _log.warn
+            )  # a CA that comes after its log is nothing wrong
+            tell(
                 "{problem}: {remedy}",
                 event="ctlog-accepts-nobody",
                 problem=self.problem.detail,

@@ -279,7 +279,7 @@ class CtLogService(MeshService):
         self.open()
         entry = self.log_entry
         self.log.info(
-            "The log {origin} is at {url}, and has {size} entries. Its key is {key}, and that of its TLS {pin}; both "
+            "The log {origin} is at {url} (entries: {size}). Its key is {key}, and that of its TLS {pin}; both "
             "are in {listed}, for --ct-logs\nReady to log certificates.",
             event="ready",
             origin=entry.origin,

@@ -13,7 +13,7 @@ def _named(logs: LogList) -> str:
 def begin(demand: SctDemand, log: Logger) -> None:
     """That is demanded from now on."""
     log.info(
-        "Certificates are believed with receipts (SCTs) of {required} logs, of these: {logs}",
+        "Certificates are believed with receipts (SCTs) of {required} of these logs: {logs}",
         event="scts-required",
         required=demand.required,
         logs=_named(demand.logs),
