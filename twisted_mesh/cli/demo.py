@@ -43,8 +43,8 @@ def show(demo: Demo) -> None:
     )
     allow = "spiffe://mesh.local/service/payment-worker"
     receipts = ("--require-sct", "1", "--ct-logs", _LOGS)
-    own = ("--listen", "127.0.0.1:0", "--ttl", "6s", "--allow", allow)
-    server = demo.start("mesh-server", *own, *receipts)
+    listen = ("--listen", "127.0.0.1:0", "--ttl", "6s", "--allow", allow)
+    server = demo.start("mesh-server", *listen, *receipts)
     port = demo.wait_for(server, r"Starting mTLS server on \S*:(\d+)")[1]
     demo.wait_for(server, r"Ready to accept")
     url = f"https://localhost:{port}"
