@@ -17,6 +17,7 @@ from tests.twisted_mesh.federation.hostile import answer, ok, reactor, redirect,
 from tests.twisted_mesh.grpc.sockets import run
 from twisted_mesh.ct.contradiction import of_two_heads, of_view
 from twisted_mesh.ct.errors import LogBusy, LogUnusable, NotInLog, TilesContradict
+from twisted_mesh.ct.log_client import LogClient
 from twisted_mesh.ct.reader import LogReader, SignedHead
 from twisted_mesh.ct.view import LogView
 
@@ -213,6 +214,26 @@ def test_without_pins_it_is_the_web_s_cas_that_vouch(small: PaperLog) -> None:
 
     assert refusal(reader_of(evolve(small.log, tls_pins=())).checkpoint())
     assert not small.asked
+
+
+def test_the_log_s_pin_is_not_asked_of_another_web_server(small: PaperLog) -> None:
+    """Which has a key of its own: who it is, the web's CAs say; and by plain http nobody does."""
+    from attrs import evolve
+
+    from twisted_mesh.tls.pinned_client import PinnedTls
+    from twisted_mesh.tls.web_client import WebTrust
+
+    log = small.log
+    assert log.tls_pins and isinstance(reader_of(log)._transport._tls, PinnedTls)
+    elsewhere = evolve(log, submission_url="https://log.example:6962/")
+    assert isinstance(reader_of(elsewhere)._transport._tls, WebTrust)
+    # It has the pinned key, and no certificate of the web's CAs.
+    assert refusal(reader_of(elsewhere).checkpoint())
+    assert not small.asked
+    assert isinstance(LogClient(elsewhere, reactor())._transport._tls, PinnedTls)
+    # The same server by another path of it is the same server.
+    below = evolve(log, monitoring_url=log.monitoring_url + "tiles/")
+    assert isinstance(reader_of(below)._transport._tls, PinnedTls)
 
 
 def test_an_issuer_is_known_by_its_hash(small: PaperLog) -> None:
