@@ -37,7 +37,7 @@ from twisted_mesh.api.blocked_key_messages import NewBlockedKey
 from twisted_mesh.api.certification_messages import Installation
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.federation_messages import NewFederation, RefreshFederation
-from twisted_mesh.api.messages import NewRegistration, NewToken
+from twisted_mesh.api.messages import ConnectionsReport, NewRegistration, NewToken
 from twisted_mesh.api.policy_messages import DecisionRow
 from twisted_mesh.api.root_messages import RootStepRequest
 from twisted_mesh.api.trust_question import Belief, TrustQuestion
@@ -465,8 +465,8 @@ def test_every_request_of_the_clients_is_what_it_was(sent: dict[str, str]) -> No
         administration.create_token(
             NewToken(None, "x", ["a"], ["::1"], "30m", "5m", "0" * 64, "why")
         ),
-        reporter._send([(("0" * 64, 42), 3)], goes_on=False),
-        reporter._send([], goes_on=True),
+        reporter._send(ConnectionsReport("me", {"0" * 64: {"2a": 3}})),
+        reporter._send(ConnectionsReport("me", {}, goes_on=True)),
         administration.delete_registration("a/b", "why so"),
         administration.revoke_token("1234", ""),
         administration.jwt_keys(),
