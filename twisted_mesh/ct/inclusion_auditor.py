@@ -8,6 +8,7 @@ by which anybody can verify it. Nothing of this is waited for: what is met goes 
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 
 from attrs import define, field
 from cryptography import x509
@@ -19,9 +20,12 @@ from twisted.logger import Logger
 
 from pki.ct.evidence import Evidence
 from pki.ct.log_list import Log, LogList
+from pki.ct.sct import moment
 from pki.errors import ANY_ERROR, HOSTILE_INPUT, PkiError, Problem
+from pki.validity import rfc3339
 from twisted_mesh.ct.audit_memory import AuditMemory, Remembered
 from twisted_mesh.ct.contradiction import of_two_heads, of_view
+from twisted_mesh.ct.errors import LogUnusable
 from twisted_mesh.ct.evidence_files import EvidenceFiles
 from twisted_mesh.ct.promise import Promise, promises_of
 from twisted_mesh.ct.reader import WIDTH, LogReader, SignedHead
@@ -33,11 +37,13 @@ from twisted_mesh.runtime.tasks import Defer, spawn
 
 #: Seconds over which endpoints that meet a certificate at one moment ask about it.
 SPREAD = 60.0
+#: How long after it is due a head that has an entry may be missing here before that is told: caches show older ones.
+_PATIENCE = timedelta(minutes=10)
 #: The longest pause after failures, in seconds.
 _LONGEST_PAUSE = 3600.0
-#: Promises that are looked into in one round, and those of all logs that are waited with.
+#: Promises that are looked into in one round, and those of one log that are waited with.
 _AT_ONCE = 64
-MOST_PENDING = 2048
+MOST_PENDING = 1024
 _READ_AT_ONCE = 16
 #: Certificates that are not looked into again, by their fingerprints.
 _MOST_KNOWN = 8192
@@ -100,7 +106,7 @@ class InclusionAuditor(Service):
         if fingerprint in self._known:
             self._known.move_to_end(fingerprint)
             return
-        if len(self._met) >= self.most_met or self._pending >= MOST_PENDING:
+        if len(self._met) >= self.most_met:
             self._drop()
             return
         self._known[fingerprint] = None
@@ -141,7 +147,8 @@ class InclusionAuditor(Service):
             return
         audit = self._audits.setdefault(promise.log_id, _Audit())
         if promise.key not in audit.pending:
-            if self._pending >= MOST_PENDING:
+            # Of each log: one that is away for as long as it likes takes no other's room.
+            if len(audit.pending) >= MOST_PENDING:
                 self._drop()
                 return
             audit.pending[promise.key] = promise
@@ -268,10 +275,20 @@ class InclusionAuditor(Service):
                 proof = await view.inclusion_proof(promise.index)
                 await self._alarm(promise.missing(view.signed.note, there, proof), log)
             self._settle(audit, promise)
+        overdue = 0
         for promise in [one for one in audit.pending.values() if one.index >= view.size]:
-            if latest.head.timestamp > promise.sct.timestamp + log.mmd * 1000:
+            due = promise.sct.timestamp + log.mmd * 1000
+            if latest.head.timestamp > due:
                 await self._alarm(promise.missing(latest.note), log)
                 self._settle(audit, promise)
+            elif self.now() > moment(due) + _PATIENCE:
+                overdue += 1
+        if overdue:
+            raise LogUnusable(
+                f"the newest head of {log.origin} is of {rfc3339(moment(latest.head.timestamp))}, and it has signed none "
+                f"since that has the {overdue} entries that receipts (SCTs) have promised: look whether it runs, and "
+                "whether what is read here is a cache"
+            )
 
     def _settle(self, audit: _Audit, promise: Promise) -> None:
         audit.pending.pop(promise.key, None)

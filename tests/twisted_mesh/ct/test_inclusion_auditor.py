@@ -16,12 +16,13 @@ from twisted.internet.task import Clock
 from pki.codes import Code
 from pki.ct.errors import LogAway
 from pki.ct.evidence import parse_evidence
-from pki.ct.log_list import LogList
+from pki.ct.log_list import Log, LogList
 from tests.authorities import mesh
-from tests.twisted_mesh.ct.paper_log import NOW, PaperLog, logged, promised, served
+from tests.twisted_mesh.ct.paper_log import NOW, PaperLog, filler, logged, promised, served
 from tests.twisted_mesh.federation.hostile import answer, reactor
 from tests.twisted_mesh.grpc.sockets import turn_until
 from tests.twisted_mesh.recording import RecordingLog
+from twisted_mesh.ct import inclusion_auditor
 from twisted_mesh.ct.audit_memory import AuditMemory, audit_path
 from twisted_mesh.ct.evidence_files import MOST_OF_A_KIND, EvidenceFiles
 from twisted_mesh.ct.inclusion_auditor import InclusionAuditor
@@ -132,6 +133,49 @@ def test_an_entry_beyond_the_tree_is_waited_for_and_then_an_alarm(place: Place) 
     place.paper.sign()
     place.pass_by(70)
     assert code_of(place) == [Code.CT_ENTRY_MISSING] and auditor.pending == 0
+
+
+def test_a_log_that_signs_no_head_any_more_is_told(place: Place) -> None:
+    """Nothing proves it, as it may only be a cache: but what it promises would be waited for in silence for ever."""
+    hidden = promised(place.paper, 300)
+    place.paper.sign()
+    auditor = place.start()
+    auditor.saw((hidden, ISSUER))
+    place.paper.tick(12 * 60)
+    place.pass_by(40)
+    ((name, problem),) = auditor.troubles()
+    assert name == "ct-audit" and "has signed none since" in problem.detail
+    assert auditor.pending == 1 and not place.evidence()
+    place.paper.add(filler(b"late"))
+    place.paper.sign()
+    place.pass_by(200)
+    assert code_of(place) == [Code.CT_ENTRY_MISSING]
+    assert [name for name, _ in auditor.troubles()] == ["ct"]
+
+
+def test_a_log_that_is_away_takes_no_other_s_room(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that lies could be away for as long as another is not to be looked into."""
+    monkeypatch.setattr(inclusion_auditor, "MOST_PENDING", 3)
+    away = PaperLog("away")
+    auditor = place.start()
+    auditor.logs = lambda: LogList((away.log, place.paper.log))
+    opens = auditor.opens
+
+    def opened(log: Log) -> LogReader:
+        if log.origin == away.log.origin:
+            raise LogAway("it is")
+        return opens(log)
+
+    auditor.opens = opened
+    for number in range(5):
+        leaf = mesh().leaf(lifetime=timedelta(seconds=600 + number))
+        auditor.saw((logged(away, place.paper, leaf=leaf), ISSUER))
+        place.paper.sign()
+        place.pass_by(70)
+        assert auditor.verified == number + 1
+    assert auditor.pending == 3 and auditor.dropped == 2
 
 
 def test_a_log_that_goes_on_another_way_is_forked(place: Place) -> None:
