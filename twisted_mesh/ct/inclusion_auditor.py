@@ -284,9 +284,10 @@ class InclusionAuditor(Service):
             elif self.now() > moment(due) + _PATIENCE:
                 overdue += 1
         if overdue:
+            at = rfc3339(moment(latest.head.timestamp))
             raise LogUnusable(
-                f"the newest head of {log.origin} is of {rfc3339(moment(latest.head.timestamp))}, and it has signed none "
-                f"since that has the {overdue} entries that receipts (SCTs) have promised: look whether it runs, and "
+                f"the newest head of {log.origin} is of {at}, and it has signed none since that has the "
+                f" {overdue} entries that receipts (SCTs) have promised: look whether it runs, and "
                 "whether what is read here is a cache"
             )
 
