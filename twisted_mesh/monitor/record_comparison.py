@@ -157,8 +157,15 @@ class RecordComparison:
     def _mark(self, row: CertificateRow, found: Sequence[tuple[Any, ...]]) -> list[Alert]:
         """Take note of what of that row is in the logs, and of what is another certificate than it says."""
         alerts = []
-        for log, position, key, names, recorded in found:
+        ends = int(parse_rfc3339(row.expires_at).timestamp())
+        whole: str | None = None
+        for log, position, key, names, recorded, not_after in found:
             is_same = row.key in (None, key.hex()) and row.spiffe_id in names.split("\n")
+            is_same = is_same and not_after == ends
+            if is_same:
+                # Rows have no other names: whoever was issued one under this serial was first to have it in a log.
+                whole = names if whole is None else whole
+                is_same = names == whole
             state = ON_RECORD if is_same else NOT_ON_RECORD
             if recorded != state:
                 self.index.database.do(
@@ -279,7 +286,9 @@ class RecordComparison:
         alerts: list[Alert] = []
         with self.index.database.changing():
             if row is not None and row.issuer in (None, told["issuer"].hex()):
-                alerts = self._mark(row, [(log, position, told["key"], told["names"], 0)])
+                # With what was there before: another of the same serial is none of the CA's.
+                found = self.index.database.rows(_OF_ONE, serial_bytes(serial), told["issuer"])
+                alerts = self._mark(row, found)
             else:
                 is_over = moment(told["not_after"]) + self.rules.keeps < self.now()
                 self.index.database.do(
@@ -314,8 +323,8 @@ class RecordComparison:
 
 
 _OF_ONE = (
-    "SELECT s.log, s.position, s.key, s.names, s.recorded FROM sightings s "
-    "JOIN issuers i ON i.number = s.issuer WHERE s.serial = ? AND i.key = ?"
+    "SELECT s.log, s.position, s.key, s.names, s.recorded, s.not_after FROM sightings s "
+    "JOIN issuers i ON i.number = s.issuer WHERE s.serial = ? AND i.key = ? ORDER BY s.at, s.log, s.position"
 )
 _OPEN = (
     "SELECT s.log, s.position, s.serial, i.key, s.key, s.names, s.not_after FROM sightings s "

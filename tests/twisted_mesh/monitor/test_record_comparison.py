@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from attrs import define, field
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from pki.errors import PkiError
-from pki.keys import key_id
+from pki.keys import MemoryKey, key_id
 from pki.serial import parse_serial, serial_hex
 from pki.validity import rfc3339
-from tests.authorities import HOUR, MESH, NOW, key, mesh
+from tests.authorities import DAY, HOUR, MESH, NOW, key, mesh
 from tests.twisted_mesh.monitor.rig import Rig, here, now_done
 from tests.written_log import leaves
 from twisted_mesh.api.admin_client import Administration
@@ -44,6 +45,7 @@ class Record:
     """The routes that are asked, as the CA answers them."""
 
     rows: list[CertificateRow] = field(factory=list)
+    pages: list[CertificateRow] | None = None
     asked: list[str] = field(factory=list)
     is_away: bool = False
 
@@ -53,7 +55,7 @@ class Record:
             raise PkiError("the CA is away")
         self.asked.append(path)
         if shape is CertificatePage:
-            return CertificatePage(list(self.rows), None)
+            return CertificatePage(list(self.rows if self.pages is None else self.pages), None)
         serial = parse_serial(path.rpartition("/")[2])
         for one in self.rows:
             if parse_serial(one.serial) == serial:
@@ -131,6 +133,47 @@ def test_another_certificate_of_a_serial_on_record_is_told(comparing: Comparing)
     comparing.record.rows = [row(other, serial=serial_hex(cert.serial_number))]
     assert comparing.turn()
     assert comparing.told == {serial_hex(cert.serial_number): AlertKind.NOT_ON_RECORD}
+
+
+def forged(cert: x509.Certificate, *more: x509.GeneralName, end: datetime) -> x509.Certificate:
+    """What a thief of the issuing key makes of a certificate that he was issued: of its serial, key and SPIFFE ID."""
+    names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    issuing = mesh().issuing
+    assert isinstance(issuing.key, MemoryKey)
+    made = x509.CertificateBuilder(
+        issuing.certificate.subject,
+        cert.subject,
+        cert.public_key(),
+        cert.serial_number,
+        cert.not_valid_before_utc,
+        end,
+    ).add_extension(x509.SubjectAlternativeName([*names, *more]), critical=False)
+    return made.sign(issuing.key.private_key, SHA256())  # type: ignore[arg-type]
+
+
+FORGED: dict[str, tuple[list[x509.GeneralName], datetime]] = {
+    "that lasts longer": ([], NOW + DAY),
+    "of a host besides": ([x509.DNSName("db.example")], NOW + HOUR),
+}
+
+
+@pytest.mark.parametrize("is_later", [False, True])
+@pytest.mark.parametrize("what", FORGED)
+def test_one_of_the_serial_key_and_id_on_record_is_told(
+    comparing: Comparing, what: str, is_later: bool
+) -> None:
+    (cert,), (more, end) = leaves(1), FORGED[what]
+    comparing.rig.log.add(cert)
+    comparing.rig.log.sign()
+    comparing.record.rows = [row(cert)]
+    if is_later:
+        assert comparing.turn() and not comparing.told
+        comparing.record.pages = []  # it was issued too long ago to be on a page again
+    comparing.rig.log.add(forged(cert, *more, end=end), at=NOW + timedelta(seconds=1))
+    assert comparing.later()
+    assert comparing.later()
+    (alert,) = comparing.rig.alerts()
+    assert alert.kind is AlertKind.NOT_ON_RECORD and alert.facts["position"] == "1"
 
 
 def test_a_certificate_that_no_log_has_is_told_once_it_had_time(comparing: Comparing) -> None:
