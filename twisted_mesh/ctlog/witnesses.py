@@ -45,13 +45,18 @@ class Witness:
     problem: Problem | None = None
     """Why it did not cosign the last time."""
 
-    async def cosign(self, head: Head, key: HeadKey, prove: Prove) -> NoteSignature:
-        """Its line for that head. Raises :class:`PkiError`; :class:`ContradictsItself` where it knows of more."""
+    async def cosign(
+        self, head: Head, key: HeadKey, prove: Prove, size: Callable[[], int]
+    ) -> NoteSignature:
+        """Its line for that head. Raises :class:`PkiError`; :class:`ContradictsItself` where it knows of more.
+
+        More than ``size()`` entries, that is: a stranger may show it a head before we do, which is ours and newer.
+        """
         status, body = await self._shown(head, prove)
         if status == HTTPStatus.CONFLICT:
             self.size = _size(body)
             if self.size > head.size:
-                await self._demand_known(head, key)
+                await self._demand_known(size, key)
             else:
                 status, body = await self._shown(head, prove)
         if status == HTTPStatus.OK:
@@ -76,16 +81,16 @@ class Witness:
         self.size, self.cosigned_at = head.size, found[0].timestamp
         return ours[0]
 
-    async def _demand_known(self, head: Head, key: HeadKey) -> None:
+    async def _demand_known(self, size: Callable[[], int], key: HeadKey) -> None:
         """Raises :class:`ContradictsItself` where it shows more than is here, signed by us."""
         status, body = await self.ask(f"/checkpoint/{key.public.log_id.hex()}", None)
         if status != HTTPStatus.OK:
             return
-        shown = key.open(body.decode("utf-8", "replace"))
-        if shown.size > head.size:
+        shown, here = key.open(body.decode("utf-8", "replace")), size()
+        if shown.size > here:
             raise ContradictsItself(
                 f"the witness {self.address.key.name} has a checkpoint of {shown.size} entries that this log has "
-                f"signed, and here are {head.size}: the state directory was put back by an older one. The log is lost "
+                f"signed, and here are {here}: the state directory was put back by an older one. The log is lost "
                 "as one that grows: serve it with --read-only, and begin another"
             )
 
@@ -100,6 +105,8 @@ class Witnesses:
     publish: Callable[[Head, Sequence[NoteSignature], bool], Awaitable[None]]
     """Put lines into the checkpoint of that head; and whether they are of all."""
     halt: Callable[[ContradictsItself], None]
+    size: Callable[[], int]
+    """How many entries were signed for by now: before anybody sees a head, it is that many."""
     clock: IReactorTime
     log: Logger
     _wanted: Head | None = field(default=None, init=False)
@@ -156,7 +163,7 @@ class Witnesses:
     async def _asked(self, witness: Witness, head: Head) -> NoteSignature | None:
         name, before = witness.address.key.name, witness.problem
         try:
-            line = await witness.cosign(head, self.key, self.prove)
+            line = await witness.cosign(head, self.key, self.prove, self.size)
         except ContradictsItself as error:
             self.halt(error)
             witness.problem = error.problems[0]

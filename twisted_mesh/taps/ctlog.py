@@ -194,6 +194,7 @@ class CtLogService(MeshService):
                 self._proof,
                 self._cosigned,
                 self.sequencer.halt,
+                lambda: self.ledger.head.size,
                 self.reactor,
                 self.log,
             )

@@ -82,6 +82,7 @@ class Round:
             prove,
             publish,
             self.halted.append,
+            lambda: ledger.head.size,
             self.rig.clock,
             logger("ctlog"),
         )
@@ -134,6 +135,26 @@ def test_a_log_that_starts_again_learns_what_the_witness_has(asked: Round) -> No
     assert again.cosignatures == 1
     again.witnesses.stop()
     again.rig.close()
+
+
+def test_a_stranger_who_is_quicker_at_the_witness_halts_no_log(asked: Round) -> None:
+    """Everybody can read a checkpoint and show it to a witness, while the log asks it about the one before."""
+    asked.grow(3)
+    asked.rig.fill(2)
+    asked.witnesses.on_head(asked.rig.ledger.published)
+    asked.rig.fill(4)
+    newest = asked.rig.ledger.published
+    asked.cosigner.seen, asked.cosigner.note = (
+        HeadText.parse(Note.parse(newest.note).text),
+        newest.note,
+    )
+    asked.rig.clock.advance(1)
+    assert not asked.halted
+    asked.witnesses.on_head(newest)
+    asked.rig.clock.advance(1)
+    assert asked.cosignatures == 1
+    (witness,) = asked.witnesses.witnesses
+    assert witness.problem is None
 
 
 def test_who_is_away_is_asked_again_and_holds_up_nothing(asked: Round) -> None:
