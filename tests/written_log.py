@@ -61,6 +61,12 @@ class WrittenLog:
             for number, cert in enumerate(certs)
         )
 
+    def add_tbs(self, tbs: bytes) -> None:
+        """As a log that lies may have it: the precertificate says nothing of what the tree is over."""
+        signed = SignedEntry(EntryType.PRECERT, tbs, key_hash_of(mesh().issuing.certificate))
+        pre = leaves(1)[0].public_bytes(Encoding.DER)
+        self.append([LogEntry(milliseconds(NOW), signed, self.size, pre)])
+
     def add_certificate(self, cert: x509.Certificate, *above: x509.Certificate) -> None:
         """As a certificate with its issuers."""
         chain = tuple(map(self._issuer, above))

@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from pki.errors import Malformed
+from pki.serial import serial_hex
 
 _SEQUENCE, _INTEGER, _OCTET_STRING, _BOOLEAN = 0x30, 0x02, 0x04, 0x01
 _VERSION, _EXTENSIONS = 0xA0, 0xA3
@@ -56,6 +57,11 @@ def serial_bytes(serial: int) -> bytes:
     """A serial number as the index has it: as DER would."""
     size = (serial if serial >= 0 else ~serial).bit_length() // 8 + 1
     return serial.to_bytes(size, "big", signed=True)
+
+
+def shown_serial(serial: int) -> str:
+    """In hex, whatever it is: in decimals Python writes no number that is too long."""
+    return serial_hex(serial) if serial >= 0 else f"-{serial_hex(-serial)}"
 
 
 def tbs_of(certificate: bytes) -> bytes:

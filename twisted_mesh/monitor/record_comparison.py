@@ -14,7 +14,7 @@ from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.messages import CertificateDetails, CertificatePage, CertificateRow
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.monitor.alert import Alert, AlertKind
-from twisted_mesh.monitor.certificate_facts import serial_bytes
+from twisted_mesh.monitor.certificate_facts import serial_bytes, shown_serial
 from twisted_mesh.monitor.index import NOT_COMPARED, NOT_ON_RECORD, ON_RECORD, Index, moment
 from twisted_mesh.monitor.name_pattern import shown_name
 from twisted_mesh.runtime.clock import Now
@@ -32,6 +32,7 @@ UNFINISHED = timedelta(minutes=15)
 _QUESTIONS = 500
 _COMPARED = "compared-after"
 _NOT_FOUND = 404
+_LIMIT = 1 << 160
 
 
 def is_exempt(row: CertificateRow) -> bool:
@@ -266,7 +267,8 @@ class RecordComparison:
         for log, position, serial, issuer, key, names, not_after in rows:
             number = int.from_bytes(serial, "big", signed=True)
             row: CertificateDetails | None = None
-            if number >= 0:
+            # About a longer one no CA can be asked (RFC 5280 section 4.1.2.2), so it is on no record.
+            if 0 <= number < _LIMIT:
                 try:
                     row = await self._ask(self.administration.certificate(number))
                 except CaRefused as error:
@@ -311,7 +313,7 @@ class RecordComparison:
             "is yours",
             self._origin(log),
             position=position,
-            serial=serial_hex(serial) if serial >= 0 else str(serial),
+            serial=shown_serial(serial),
             issuer=told["issuer"].hex(),
             key=told["key"].hex(),
             names=names,

@@ -6,9 +6,8 @@ from typing import Any
 
 from attrs import frozen
 
-from pki.serial import serial_hex
 from pki.validity import rfc3339
-from twisted_mesh.monitor.certificate_facts import serial_bytes
+from twisted_mesh.monitor.certificate_facts import serial_bytes, shown_serial
 from twisted_mesh.monitor.database import Database
 from twisted_mesh.monitor.index import NOT_COMPARED, NOT_ON_RECORD, ON_RECORD, OPEN, moment
 from twisted_mesh.monitor.name_pattern import NamePattern, shown_name
@@ -57,7 +56,7 @@ class Found:
             "logged_at": rfc3339(self.at),
             "precertificate": self.is_precertificate,
             "names": list(self.names),
-            "serial": serial_hex(self.serial) if self.serial >= 0 else str(self.serial),
+            "serial": shown_serial(self.serial),
             "issuer": self.issuer.hex(),
             "key": self.key.hex(),
             "not_before": rfc3339(self.not_before),

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from attrs import frozen
 
 from pki.errors import discreet
-from pki.serial import serial_hex
 from pki.validity import rfc3339
 from twisted_mesh.monitor.alert import AlertKind
-from twisted_mesh.monitor.certificate_facts import CertificateFacts
+from twisted_mesh.monitor.certificate_facts import CertificateFacts, shown_serial
 from twisted_mesh.monitor.index import moment
 from twisted_mesh.monitor.name_pattern import NamePattern
 
@@ -92,12 +91,11 @@ class WatchList:
 
 def certificate_told(facts: CertificateFacts, issuer: bytes, position: int) -> dict[str, str | int]:
     """What an alert says of a certificate."""
-    serial = serial_hex(facts.serial) if facts.serial >= 0 else str(facts.serial)
     return {
         "position": position,
         "spiffe_id": facts.spiffe_id,
         "names": ", ".join((*facts.uris, *facts.dns_names, *facts.ip_addresses)),
-        "serial": serial,
+        "serial": shown_serial(facts.serial),
         "issuer": issuer.hex(),
         "key": facts.key.hex(),
         "not_before": rfc3339(moment(facts.not_before)),

@@ -10,6 +10,7 @@ from attrs import define, field
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from pki.der import element, inside, integer
 from pki.errors import PkiError
 from pki.keys import MemoryKey, key_id
 from pki.serial import parse_serial, serial_hex
@@ -22,7 +23,9 @@ from twisted_mesh.api.blocking_client import result_of
 from twisted_mesh.api.messages import CertificateDetails, CertificatePage, CertificateRow
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.monitor.alert import AlertKind
+from twisted_mesh.monitor.certificate_facts import facts_of
 from twisted_mesh.monitor.record_comparison import RecordComparison, RecordRules
+from twisted_mesh.monitor.watch_list import certificate_told
 
 
 def row(cert: x509.Certificate, status: str = "valid", **changed: Any) -> CertificateRow:
@@ -174,6 +177,45 @@ def test_one_of_the_serial_key_and_id_on_record_is_told(
     assert comparing.later()
     (alert,) = comparing.rig.alerts()
     assert alert.kind is AlertKind.NOT_ON_RECORD and alert.facts["position"] == "1"
+
+
+@pytest.mark.parametrize("serial", [1 << 160, 1 << 30_000], ids=["longer", "far longer"])
+def test_one_of_a_serial_that_no_ca_can_be_asked_about_holds_up_nothing(
+    comparing: Comparing, serial: int
+) -> None:
+    odd, after = leaves(2)
+    comparing.rig.log.add_tbs(with_serial(odd, serial))
+    comparing.rig.log.add(after)
+    comparing.rig.log.sign()
+    assert comparing.turn()
+    assert [alert.facts["position"] for alert in comparing.rig.alerts()] == ["0", "1"]
+    assert {alert.kind for alert in comparing.rig.alerts()} == {AlertKind.NOT_ON_RECORD}
+
+
+@pytest.mark.parametrize("serial", [-1, -(1 << 30_000)], ids=["short", "long"])
+def test_a_serial_below_zero_is_told_however_long_it_is(comparing: Comparing, serial: int) -> None:
+    """Python writes no number of over 4,300 digits: the monitor would have come no further, and told nobody."""
+    odd, after = leaves(2)
+    tbs = with_serial(odd, serial)
+    comparing.rig.log.add_tbs(tbs)
+    comparing.rig.log.add(after)
+    comparing.rig.log.sign()
+    assert comparing.turn()
+    first, second = comparing.rig.alerts()
+    assert first.facts["serial"].startswith("-") and second.facts["position"] == "1"
+    assert [found.position for found in comparing.rig.found()] == [1, 0]
+    shown = [found.as_json()["serial"] for found in comparing.rig.found()]
+    assert shown[1] == certificate_told(facts_of(tbs), bytes(32), 0)["serial"]
+    assert str(shown[1]).startswith("-")
+
+
+def with_serial(cert: x509.Certificate, serial: int) -> bytes:
+    """The body of a certificate, with a number that no builder takes."""
+    before = integer(cert.serial_number)
+    body = cert.tbs_certificate_bytes
+    inner = body[slice(*inside(body, 0))]
+    assert inner.count(before) == 1
+    return element(0x30, inner.replace(before, integer(serial)))
 
 
 def test_a_certificate_that_no_log_has_is_told_once_it_had_time(comparing: Comparing) -> None:
