@@ -101,16 +101,21 @@ def test_an_id_has_its_quota_of_certificates_and_not_more_after_a_restart(house:
         spiffe_id = f"spiffe://mesh.local/service/{name}"
         return house.post("socket", "/api/v1/sign", {"csr": pem, "requested_id": spiffe_id})
 
-    begun = datetime.now(UTC).hour
-    assert [sign("greedy").status for _ in range(3)] == [201, 201, 429]
-    refused = sign("greedy")
+    # It is counted by the hour of the clock: where one ends meanwhile, another has all of the next.
+    for greedy in ("greedy", "greedier"):
+        begun = datetime.now(UTC).hour
+        told = [sign(greedy).status for _ in range(3)]
+        refused = sign(greedy)
+        if datetime.now(UTC).hour == begun:
+            break
+    assert told == [201, 201, 429]
     assert refused.code == "quota"
     assert "has had 2 certificates since" in refused.json["detail"]
     assert 0 < int(refused.headers["retry-after"]) <= 3600
     assert sign("modest").status == 201
     assert ca.stop() == 0
     house.start_ca("--quota", "2:100")
-    again = sign("greedy").status
+    again = sign(greedy).status
     assert again == 429 or datetime.now(UTC).hour != begun
 
 
