@@ -1,7 +1,6 @@
 """AWS instances, and machines of another PKI, end to end: the programs as they are, a metadata service on loopback."""
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -84,13 +83,13 @@ class Place:
 
     def ctl(self, *arguments: str) -> Running:
         """mesh-ctl at the CA's own socket."""
-        return self.start(sys.executable, "bin/mesh-ctl", *arguments)
+        return self.start(str(BIN / "mesh-ctl"), *arguments)
 
     def join(self, evidence: str, out: str, **environment: str) -> Running:
         """mesh-client, which obtains an identity by that evidence, and keeps it as files."""
         root = str(self.path / "state" / "ca" / "root.crt")
         return self.start(
-            *(sys.executable, "bin/mesh-client", "--export", str(self.path / out)),
+            *(str(BIN / "mesh-client"), "--export", str(self.path / out)),
             *("--ca-url", self.url, "--ca-file", root, "--attest", evidence),
             *("--spiffe-id", BUILD, "--state-dir", str(self.path / f"{out}-state")),
             *("--timeout", "2s"),
