@@ -1,6 +1,7 @@
 """No way of judging a peer passes ``--require-sct`` by: whoever says what is believed says what is demanded."""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,7 @@ RULES = {
     "identity/saved_svid.py": "our own chain, of an earlier life",
     "cli/inspect_verify.py": "a chain in files, for people",
 }
+JUDGING = ("Judge", "PinnedJudge", "RecordJudge")
 #: Who makes a judge.
 JUDGES = {
     "identity/agent.py",
@@ -59,13 +61,21 @@ JUDGES = {
 
 
 @cache
+def texts() -> tuple[tuple[Path, str], ...]:
+    return tuple((path, path.read_text()) for path in sorted(PACKAGE.rglob("*.py")))
+
+
+@cache
 def calls() -> tuple[tuple[str, ast.Call, str], ...]:
     return tuple(_calls())
 
 
 def _calls() -> Iterator[tuple[str, ast.Call, str]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+    called = re.compile(rf"\b({'|'.join((*TOLD, *JUDGING))})\(")
+    for path, text in texts():
+        if not called.search(text):
+            continue
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "attr", getattr(node.func, "id", ""))
                 yield str(path.relative_to(PACKAGE)), node, name
@@ -93,8 +103,10 @@ def test_whoever_says_what_is_believed_says_what_is_demanded() -> None:
 def test_nobody_asks_the_rules_of_chains_past_it() -> None:
     """``judge`` of pki.svid.chain knows of no receipts: only what is believed adds them."""
     asking = set()
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+    for path, text in texts():
+        if "pki.svid.chain" not in text:
+            continue
+        for node in ast.walk(ast.parse(text)):
             is_of_chains = isinstance(node, ast.ImportFrom) and node.module == "pki.svid.chain"
             if is_of_chains and any(alias.name == "judge" for alias in node.names):
                 asking.add(str(path.relative_to(PACKAGE)))
@@ -102,7 +114,7 @@ def test_nobody_asks_the_rules_of_chains_past_it() -> None:
 
 
 def test_every_judge_is_known() -> None:
-    made = {path for path, _, name in calls() if name in ("Judge", "PinnedJudge", "RecordJudge")}
+    made = {path for path, _, name in calls() if name in JUDGING}
     assert made == JUDGES
 
 
