@@ -57,7 +57,10 @@ OTHERS = {
     ("ca/rotation/certification.py", "Wanted"),
     ("cli/ctl/key_stores.py", "StoreGround"),  # of tools that are told no such option
     ("taps/signer.py", "StoreGround"),
-    ("ctlog/witness_client.py", "PinnedTls"),  # of logs, which have no such option: notes are public
+    (
+        "ctlog/witness_client.py",
+        "PinnedTls",
+    ),  # of logs, which have no such option: notes are public
     ("monitor/webhook.py", "HttpsClient"),  # of mesh-ctl ct watch, which has none either
     ("taps/agent.py", "ca_client"),
     ("taps/agent.py", "local_workloads"),
