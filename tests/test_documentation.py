@@ -67,7 +67,7 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
             *("policy show", "policy reload", "policy withdraw", "policy dry-run"),
             *("agent", "agent list", "agent allow", "agent alias", "agent claims", "agent evict"),
             *("agent ban", "agent unban", "agent token", "agent token create"),
-            *("ct", "ct watch", "ct prove", "ct search", "ct verify"),
+            *("ct", "ct watch", "ct prove", "ct search", "ct verify", "ct status"),
             *("ct logs", "ct logs show", "ct logs add", "ct logs sign", "ct logs retire"),
             *("backup", "backup create", "backup show", "backup restore"),
         )

@@ -1,6 +1,7 @@
 """Whoever is met is looked for in logs, in the background: one that lost an entry is found out, and holds up nobody."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,9 @@ def test_a_server_looks_for_whoever_it_lets_in(
     def told() -> str:
         return shared.curl(f"http://127.0.0.1:{status}/metrics").stdout
 
+    def demands() -> str:
+        return shared.ctl("ct", "status", "--ct-logs", str(file)).stdout
+
     with shared.serving(*options, *own) as (server, port):
         assert calls(shared, port, minter.identity(PAYMENT, LOGS))
         until(
@@ -104,6 +108,7 @@ def test_a_server_looks_for_whoever_it_lets_in(
             ),
             told,
         )
+        until(lambda: re.search(r"^2 +one, two +\d+$", demands(), re.M), demands)
     with shared.serving(*options, *own, "--ct-audit", "off") as (server, port):
         server.wait_for("--ct-audit is off")
         assert calls(shared, port, minter.identity(PAYMENT, LOGS))

@@ -278,3 +278,28 @@ def verify(*, evidence: str, ct_logs: str, ct_logs_key: str | None, format_: str
     from twisted_mesh.cli.ctl.ct_evidence import verify
 
     return verify(Path(evidence), Path(ct_logs), ct_logs_key, as_json=format_ == "json")
+
+
+@command.command()
+@reaching
+@click.option("--ct-logs", metavar="FILE", help="The list of logs by which they are named.")
+@_logs_key_option
+@format_option
+def status(*, reach: Reach, ct_logs: str | None, ct_logs_key: str | None, format_: str) -> int:
+    """Show which receipts of logs endpoints demand (--require-sct), as they tell the CA.
+
+    A line for each demand: of how many logs, of which, and how many endpoints have it. The CA refuses to start with
+    a --ct-quorum that is too small for one of them.
+
+    \b
+    Examples:
+      mesh-ctl ct status
+      mesh-ctl ct status --ct-logs logs.json --format json
+    """
+    from twisted_mesh.cli.ctl.ct_status import Status
+    from twisted_mesh.cli.ctl.session import administer
+
+    if ct_logs_key and ct_logs is None:
+        raise Unusable("--ct-logs-key is who must have signed the list of --ct-logs: name it")
+    path = Path(ct_logs) if ct_logs else None
+    return administer(reach, Status(format_ == "json", path, ct_logs_key))
