@@ -1,5 +1,6 @@
 """What mesh-client demands of receipts of logs, and who looks for their entries while it runs."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pki.errors import Malformed
@@ -12,7 +13,7 @@ if TYPE_CHECKING:  # loaded where receipts are demanded
     from twisted_mesh.ct.inclusion_auditor import InclusionAuditor
 
 
-def demand_of(options: dict[str, Any]) -> "SctDemand | None":
+def demand_of(options: dict[str, Any], state_dir: Path) -> "SctDemand | None":
     """What ``--require-sct`` and ``--ct-logs`` ask for; None where nothing is asked. Raises :class:`PkiError`."""
     said = options["require_sct"], options["ct_logs"], options["ct_logs_key"]
     if said == (None, None, None):
@@ -24,7 +25,11 @@ def demand_of(options: dict[str, Any]) -> "SctDemand | None":
     from twisted_mesh.trust.sct_options import SctOptions
 
     found = SctOptions.parse(*said)
-    return None if found is None else found.now()
+    if found is None:
+        return None
+    demand = found.now()
+    found.hold_to_newest(demand, state_dir, logger("ct"))
+    return demand
 
 
 def auditor_for(agent: Agent, audits: str | None, *, is_brief: bool) -> "InclusionAuditor | None":

@@ -77,7 +77,8 @@ class Session:
         requires_pq: bool = options["require_pq"]
         if requires_pq:
             groups.demand()
-        demand = client_receipts.demand_of(options)
+        state = Path(options["state_dir"]) if options["state_dir"] else default_state_dir()
+        demand = client_receipts.demand_of(options, state)
         proving = Proving.parse(
             options["attest"],
             options["ca_url"],
@@ -92,7 +93,6 @@ class Session:
         timeout = _seconds(options["timeout"])
         if options["follow"] and not options["export"]:
             raise Malformed("--follow keeps files fresh: say with --export in which directory")
-        state = Path(options["state_dir"]) if options["state_dir"] else default_state_dir()
         path = options["path"]
         if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
             raise Malformed(

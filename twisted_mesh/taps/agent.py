@@ -61,6 +61,7 @@ class AgentService(MeshService):
     async def start(self) -> None:
         """Own the directory and the socket, and bind the status port. Raises :class:`PkiError`."""
         options = self.options
+        options.hold_to_newest(options["sct-demand"])
         if options["name"] is not None:
             self._serve_workloads()
         if options["write"]:

@@ -47,6 +47,7 @@ def transparency_of(  # noqa: PLR0917
     logs = asked.read(wall_clock())
     quorum = quorum_of(options["ct-quorum"], len(logs))
     demand = options["sct-demand"]
+    options.hold_to_newest(demand)
     if demand is not None and quorum < demand.required:
         raise Malformed(
             f"certificates get SCTs of {quorum} logs (--ct-quorum), and --require-sct demands those of "
@@ -102,7 +103,9 @@ def reread_demand(options: Options, trust_store: TrustStore) -> list[Reread]:
         from twisted_mesh.trust.sct_log import lines
 
         before = options["sct-demand"]
-        demand = options["sct-demand"] = options.read_demand()
+        demand = options.read_demand()
+        options.hold_to_newest(demand)
+        options["sct-demand"] = demand
         trust_store.require_scts(demand)
         return difference(lines(before), lines(demand))
 

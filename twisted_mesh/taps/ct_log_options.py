@@ -13,6 +13,7 @@ from pki.errors import Malformed, PkiError, discreet
 from pki.svid.spki_pin import SpkiHash
 from pki.validity import parse_duration
 from twisted_mesh.http.address import split_url
+from twisted_mesh.runtime.log import logger
 from twisted_mesh.taps.service_options import ServiceOptions
 
 if TYPE_CHECKING:  # most demand none
@@ -204,6 +205,11 @@ class CtLogOptions(ServiceOptions):
 
             self.receipts = SctOptions.parse(self["require-sct"], path, key)
             self["sct-demand"] = self.read_demand()
+
+    def hold_to_newest(self, demand: "SctDemand | None") -> None:
+        """Refuse a signed list that is older than one before, of an earlier life too. Raises :class:`PkiError`."""
+        if self.receipts is not None and demand is not None:
+            self.receipts.hold_to_newest(demand, self["state-dir"], logger("ct"))
 
     def read_demand(self) -> "SctDemand | None":
         """What is demanded of callers, by what the list says now. Raises :class:`PkiError`."""

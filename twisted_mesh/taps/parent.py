@@ -116,6 +116,7 @@ class ParentService(MeshService):
     async def start(self) -> None:
         """Bind every address, and build what vouches for the workers. Raises :class:`PkiError`."""
         options, reactor = self.options, self.reactor
+        options.hold_to_newest(options["sct-demand"])
         self.signals.hurry(self._hurry)
         self.shared = [
             self._bind(endpoint, address)
@@ -284,6 +285,7 @@ class ParentService(MeshService):
         try:
             demand = options.read_demand(options["sct-demand"])
             changed = self.read_rules()
+            options.hold_to_newest(demand)
         except BaseException:
             _ = options.take_texts(before)
             raise

@@ -105,6 +105,7 @@ class ProxyService(MeshService):
     async def start(self) -> None:
         """Build what gets and shows an identity, and bind every port. Raises :class:`PkiError`."""
         options, reactor = self.options, self.reactor
+        options.hold_to_newest(options["sct-demand"])
         self.signals.hurry(self._hurry)
         listeners: Sequence[Listener] = options["listeners"]
         self.agent = Agent(

@@ -81,6 +81,11 @@ class SctOptions(ServiceOptions):
             return None
         return self._said.demand(self.text_of(_LOGS), before)
 
+    def hold_to_newest(self, demand: "SctDemand | None") -> None:
+        """Refuse a signed list that is older than one before, of an earlier life too. Raises :class:`PkiError`."""
+        if self._said is not None and demand is not None and self.seat is None:
+            self._said.hold_to_newest(demand, self["state-dir"], logger("ct"))
+
     def audit(self, reactor: IReactor, *stores: TrustStore) -> "InclusionAuditor | None":
         """What looks for the entries of whoever these let in, to be started; None where nobody is to look."""
         if self._said is None or not stores:
@@ -112,7 +117,9 @@ class SctOptions(ServiceOptions):
             from twisted_mesh.trust.sct_log import lines
 
             before = self["sct-demand"]
-            demand = self["sct-demand"] = self.read_demand(before)
+            demand = self.read_demand(before)
+            self.hold_to_newest(demand)
+            self["sct-demand"] = demand
             for store in stores:
                 store.require_scts(demand)
             return difference(lines(before), lines(demand))

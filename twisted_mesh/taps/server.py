@@ -49,6 +49,7 @@ class ServerService(MeshService):
     async def start(self) -> None:
         """Build what gets and shows an identity, and bind the ports. Raises :class:`PkiError`."""
         options, reactor = self.options, self.reactor
+        options.hold_to_newest(options["sct-demand"])
         allow = tuple(options["allow"])
         allow += options.read_allow_file()
         if not allow and options["trust-domain"] is None:

@@ -11,6 +11,7 @@ from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from twisted.logger import Logger
 
 from pki.ct.document import LARGEST
 from pki.ct.errors import BadLogList
@@ -22,6 +23,7 @@ from pki.keys import PublicKey, is_certifiable, spki_der
 from pki.svid.spki_pin import SpkiHash
 from pki.validity import rfc3339
 from twisted_mesh.state.directory import read_trusted
+from twisted_mesh.trust.seen_list import SeenList
 
 _LONGEST_SIGNATURE, _LONGEST_KEY = 16 * 1024, 64 * 1024
 _HASH = "sha256/"
@@ -125,6 +127,17 @@ class SctOptions:
     def now(self) -> SctDemand:
         """:meth:`demand` by what the files hold now. Raises :class:`pki.errors.PkiError`."""
         return self.demand(self.read())
+
+    def hold_to_newest(self, demand: SctDemand, state_dir: Path, log: Logger) -> None:
+        """Of a signed list, refuse one that is older than another that was ever read there, and remember this one.
+
+        Raises :class:`pki.errors.PkiError`. Whoever may write the file says himself which list counts, unless somebody
+        else has to have signed it: then he could put an earlier one back.
+        """
+        if self.key is not None:
+            seen = SeenList.of(state_dir, self.logs, self.spoken("ct-logs"))
+            seen.refuse_older(demand.logs)
+            seen.remember(demand.logs, log)
 
     def _beside(self, ending: str) -> Path:
         return self.logs.with_name(f"{self.logs.name}.{ending}")

@@ -13,6 +13,7 @@ from pki.ct.log_list import LogList, LogState, sign_list
 from pki.ct.receipt import SctDemand
 from pki.errors import PkiError
 from pki.keys import KeyAlgorithm, MemoryKey, signature_over, spki_pin
+from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.testing import MemoryCa, MemoryLog, at_once, list_of
 from twisted_mesh.trust.sct_options import SctOptions
 
@@ -197,3 +198,45 @@ def test_an_earlier_list_is_not_put_back(file: Path) -> None:
             options.demand(options.read(), before)
     file.write_bytes(list_of((A, B), NOW + timedelta(seconds=1)).to_bytes())
     assert options.demand(options.read(), before).logs.timestamp == NOW + timedelta(seconds=1)
+
+
+def held(file: Path, home: Path, log: RecordingLog, key: Path | None) -> None:
+    """One life of an endpoint that has its state in ``home``."""
+    options = SctOptions.parse("2", file, key)
+    assert options is not None
+    options.hold_to_newest(options.now(), home, log)
+
+
+def test_an_earlier_signed_list_is_refused_in_a_later_life(file: Path, tmp_path: Path) -> None:
+    key, log, home = file.with_name("key.pem"), RecordingLog(), tmp_path / "state"
+    key.write_bytes(pem(KEY))
+    sign(file)
+    earlier, signature = file.read_bytes(), file.with_name("logs.json.sig").read_bytes()
+    held(file, home, log, key)
+    held(file, home, log, key)
+    file.write_bytes(list_of((A, B, MemoryLog("c")), NOW + timedelta(hours=1)).to_bytes())
+    sign(file)
+    held(file, home, log, key)
+    file.write_bytes(earlier)
+    file.with_name("logs.json.sig").write_bytes(signature)
+    with pytest.raises(PkiError, match="an earlier list was put back; sign the list anew"):
+        held(file, home, log, key)
+    held(file, tmp_path / "another", log, key)
+    held(file, home, log, None)  # whoever writes an unsigned one says which counts
+    (kept,) = (home / "ct-logs-seen").iterdir()
+    kept.write_bytes(b"soon")
+    with pytest.raises(PkiError, match="remove it if you know that the list is the newest"):
+        held(file, home, log, key)
+    kept.unlink()
+    held(file, home, log, key)
+    assert not log.events
+
+
+def test_where_it_cannot_be_kept_is_said_and_holds_nobody_up(file: Path, tmp_path: Path) -> None:
+    key, log, home = file.with_name("key.pem"), RecordingLog(), tmp_path / "state"
+    key.write_bytes(pem(KEY))
+    sign(file)
+    home.mkdir()
+    (home / "ct-logs-seen").write_text("a file in its place")
+    held(file, home, log, key)
+    assert [event["event"] for event in log.events] == ["ct-logs-not-kept"]
