@@ -3,26 +3,14 @@
 from pathlib import Path
 
 from attrs import define, field
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_public_key,
-)
 from twisted.logger import Logger
 
-from pki.ct.document import LARGEST
-from pki.ct.errors import BadLogList
-from pki.ct.log_list import LogList, verify_signature
-from pki.errors import HOSTILE_INPUT, PkiError
-from pki.keys import PublicKey, is_certifiable, spki_der
-from pki.svid.spki_pin import SpkiHash
-from twisted_mesh.state.directory import read_trusted
+from pki.ct.log_list import LogList
+from pki.errors import PkiError
+from pki.keys import PublicKey
+from twisted_mesh.trust import list_file
 
-_LONGEST_SIGNATURE = 16 * 1024
-_LONGEST_KEY = 64 * 1024
 _WHAT = "--ct-logs"
-_PEM = Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
 
 
 @define(eq=False, repr=False)
@@ -47,14 +35,10 @@ class LogFile:
         What was read before goes on to count where it cannot be read, is not signed, or is older than that.
         """
         self._seen = self._standing()
-        data = read_trusted(self.path, _WHAT, LARGEST)
-        if self.key is not None:
-            verify_signature(data, self._signature(), self.key)
-        found, before = LogList.parse(data), self.logs
-        if found.timestamp and before.timestamp and found.timestamp < before.timestamp:
-            raise BadLogList(
-                f"{_WHAT} {self.path} is older than what was read there before: an earlier list was put back"
-            )
+        data = list_file.list_text(self.path, _WHAT)
+        signature = b"" if self.key is None else list_file.signature_text(self.path, _WHAT)
+        before = self.logs
+        found = list_file.list_in(data, signature, self.key, before, f"{_WHAT} {self.path}")
         self.logs = found
         return found != before
 
@@ -84,16 +68,9 @@ class LogFile:
             )
         return has_changed
 
-    @property
-    def _signature_path(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.sig")
-
-    def _signature(self) -> bytes:
-        return read_trusted(self._signature_path, "the signature of --ct-logs", _LONGEST_SIGNATURE)
-
     def _standing(self) -> tuple[object, ...]:
         found: list[object] = []
-        for path in (self.path, self._signature_path):
+        for path in (self.path, list_file.beside(self.path, "sig")):
             try:
                 stat = path.stat()
                 found.append((stat.st_ino, stat.st_mtime_ns, stat.st_size, stat.st_mode))
@@ -108,23 +85,5 @@ def logs_key(said: str, list_path: Path) -> PublicKey:
     By its hash alone it is the key in ``LIST.pub``, in the same form, which need not be trusted then. Raises
     :class:`~pki.errors.PkiError`.
     """
-    pin = SpkiHash.parse(said) if said.startswith("sha256/") else None
-    path = Path(said) if pin is None else list_path.with_name(f"{list_path.name}.pub")
-    key = _key_in(read_trusted(path, "--ct-logs-key", _LONGEST_KEY), path)
-    if pin is not None and SpkiHash.of_spki(spki_der(key)) != pin:
-        raise BadLogList(f"the key in {path} is not the one that --ct-logs-key names")
-    return key
-
-
-def _key_in(data: bytes, path: Path) -> PublicKey:
-    try:
-        if b"-----BEGIN CERTIFICATE-----" in data:
-            data = x509.load_pem_x509_certificate(data).public_key().public_bytes(*_PEM)
-        key = load_pem_public_key(data)
-        if is_certifiable(key):
-            return key
-    except HOSTILE_INPUT:
-        pass
-    raise BadLogList(
-        f"--ct-logs-key {path} has no public key and no certificate in PEM that can be used"
-    )
+    option = "--ct-logs-key"
+    return list_file.key_in(list_file.key_text(said, list_path, option), said, list_path, option)

@@ -8,25 +8,16 @@ from pathlib import Path
 
 import msgspec
 from attrs import frozen
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from twisted.logger import Logger
 
-from pki.ct.document import LARGEST
 from pki.ct.errors import BadLogList
-from pki.ct.log_list import LogList, LogState, verify_signature
+from pki.ct.log_list import LogState
 from pki.ct.receipt import SctDemand
 from pki.ct.sct import MOST_SCTS
-from pki.errors import HOSTILE_INPUT, Malformed, PkiError, discreet
-from pki.keys import PublicKey, is_certifiable, spki_der
-from pki.svid.spki_pin import SpkiHash
-from pki.validity import rfc3339
-from twisted_mesh.state.directory import read_trusted
+from pki.errors import Malformed, discreet
+from twisted_mesh.trust import list_file
 from twisted_mesh.trust.seen_list import SeenList
 
-_LONGEST_SIGNATURE, _LONGEST_KEY = 16 * 1024, 64 * 1024
-_HASH = "sha256/"
 #: Logs of these can give no receipt that counts.
 _USELESS = (LogState.PENDING, LogState.REJECTED)
 
@@ -88,13 +79,13 @@ class SctOptions:
 
         Raises :class:`pki.errors.PkiError`.
         """
-        logs = read_trusted(self.logs, self.spoken("ct-logs"), LARGEST)
+        option = self.spoken("ct-logs")
+        logs = list_file.list_text(self.logs, option)
         if self.key is None:
             return msgspec.json.encode(_Texts(logs))
-        signature = read_trusted(
-            self._beside("sig"), f"the signature of {self.spoken('ct-logs')}", _LONGEST_SIGNATURE
-        )
-        return msgspec.json.encode(_Texts(logs, signature, self._key_text(self.key)))
+        signature = list_file.signature_text(self.logs, option)
+        key = list_file.key_text(self.key, self.logs, self.spoken("ct-logs-key"))
+        return msgspec.json.encode(_Texts(logs, signature, key))
 
     def demand(self, text: bytes, before: SctDemand | None = None) -> SctDemand:
         """What is demanded by what :meth:`read` has read; ``before`` is what was demanded until now.
@@ -104,18 +95,12 @@ class SctOptions:
         """
         texts = msgspec.json.decode(text, type=_Texts)
         what = f"{self.spoken('ct-logs')} {self.logs}"
-        try:
-            if self.key is not None:
-                verify_signature(texts.logs, texts.signature or b"", self._key(texts.key or b""))
-            found = LogList.parse(texts.logs)
-        except PkiError as error:
-            raise BadLogList(f"{what}: {error}") from None
-        known = None if before is None else before.logs.timestamp
-        if known is not None and (found.timestamp is None or found.timestamp < known):
-            raise BadLogList(
-                f"{what} is older than what was read there before, which is of {rfc3339(known)}: an earlier list was "
-                "put back"
-            )
+        key = None
+        if self.key is not None:
+            option = self.spoken("ct-logs-key")
+            key = list_file.key_in(texts.key or b"", self.key, self.logs, option)
+        known = None if before is None else before.logs
+        found = list_file.list_in(texts.logs, texts.signature or b"", key, known, what)
         useful = sum(log.state not in _USELESS for log in found.logs)
         if useful < self.required:
             raise BadLogList(
@@ -138,29 +123,3 @@ class SctOptions:
             seen = SeenList.of(state_dir, self.logs, self.spoken("ct-logs"))
             seen.refuse_older(demand.logs)
             seen.remember(demand.logs, log)
-
-    def _beside(self, ending: str) -> Path:
-        return self.logs.with_name(f"{self.logs.name}.{ending}")
-
-    def _key_text(self, key: str) -> bytes:
-        path = self._beside("pub") if key.startswith(_HASH) else Path(key)
-        return read_trusted(path, self.spoken("ct-logs-key"), _LONGEST_KEY)
-
-    def _key(self, text: bytes) -> PublicKey:
-        said = self.key or ""
-        option = self.spoken("ct-logs-key")
-        key: PublicKeyTypes | None
-        try:
-            if b"-----BEGIN CERTIFICATE-----" in text:
-                key = x509.load_pem_x509_certificate(text).public_key()
-            else:
-                key = load_pem_public_key(text)
-        except HOSTILE_INPUT:
-            key = None
-        if key is None or not is_certifiable(key):
-            raise BadLogList(
-                f"{option} {said}: there is no public key and no certificate in PEM that can be used"
-            )
-        if said.startswith(_HASH) and SpkiHash.of_spki(spki_der(key)) != SpkiHash.parse(said):
-            raise BadLogList(f"the key in {self._beside('pub')} is not the one that {option} names")
-        return key
