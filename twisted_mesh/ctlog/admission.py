@@ -75,7 +75,7 @@ def admit(
     return Admitted(
         signed,
         ders[0] if is_precertificate else b"",
-        {sha256(der).digest(): der for der in map(_der, path[1:])},
+        dict(map(_named, path[1:])),
         spiffe_id,
         int(leaf.not_valid_after_utc.timestamp()),
     )
@@ -97,23 +97,30 @@ def _bounded(ders: Sequence[bytes]) -> Sequence[bytes]:
 @lru_cache(maxsize=64)
 def _ca(der: bytes) -> x509.Certificate:
     """The few that stand above all others."""
-    return x509.load_der_x509_certificate(der)
+    return _decoded(der)
+
+
+@lru_cache(maxsize=64)
+def _named(issuer: x509.Certificate) -> tuple[bytes, bytes]:
+    """Fingerprint and DER of one of these."""
+    der = issuer.public_bytes(Encoding.DER)
+    return sha256(der).digest(), der
+
+
+def _decoded(der: bytes) -> x509.Certificate:
+    found = x509.load_der_x509_certificate(der)
+    if found.public_bytes(Encoding.DER) != der:
+        raise ValueError("there is more than one way to write it")
+    return found
 
 
 def _certificate(der: bytes, at: int) -> x509.Certificate:
     try:
-        found = _ca(der) if at else x509.load_der_x509_certificate(der)
-        if _der(found) != der:
-            raise ValueError
+        return _ca(der) if at else _decoded(der)
     except HOSTILE_INPUT:
         raise NotAcceptedHere(
             f"certificate {at + 1} of the chain cannot be decoded: send the DER of each in base64, the leaf first"
         ) from None
-    return found
-
-
-def _der(cert: x509.Certificate) -> bytes:
-    return cert.public_bytes(Encoding.DER)
 
 
 def _demand_leaf(

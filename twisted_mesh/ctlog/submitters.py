@@ -1,6 +1,7 @@
 """Who may submit: CAs, each known by a key of its own and by nothing else."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -64,11 +65,11 @@ class Submitters(Collection[SpkiHash]):
     def look(self) -> None:
         """Read the file again, if it has changed."""
         waits = [one.spiffe_id for one in self.accepted if one.pin is None]
-        try:
-            found = self.pin_file.stat()
-            state: object = (found.st_ino, found.st_mtime_ns, found.st_size)
-        except OSError:
-            state = ()
+        state: object = ()
+        if waits:
+            with suppress(OSError):
+                found = self.pin_file.stat()
+                state = (found.st_ino, found.st_mtime_ns, found.st_size)
         if state == self._seen:
             return
         self._seen = state

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from attrs import define, field
 from OpenSSL import SSL, crypto
@@ -19,6 +20,8 @@ _log = logger("tls")
 _HTTP11 = b"http/1.1"
 #: Seen by clients in sessions alone, of which there are none; OpenSSL wants one where certificates are asked for.
 _SESSION_ID = b"pinned"
+#: By what key each connection has shaken hands, once one has asked.
+_shown: "WeakKeyDictionary[Any, SpkiHash]" = WeakKeyDictionary()
 
 
 @implementer(IOpenSSLContextFactory)
@@ -91,8 +94,15 @@ class PinnedCallers:
 
 def key_shown(transport: Any) -> SpkiHash | None:
     """By what key a caller has shaken hands, pinned or not; None where it has shown none."""
-    shown = transport.getPeerCertificate()
-    return None if shown is None else _spki_hash(shown)
+    found = _shown.get(transport)
+    if found is None:
+        shown = transport.getPeerCertificate()
+        found = None if shown is None else _spki_hash(shown)
+        if (
+            found is not None
+        ):  # before the handshake is done it is none, and afterwards it stays what it is
+            _shown[transport] = found
+    return found
 
 
 def over_pinned_tls(
