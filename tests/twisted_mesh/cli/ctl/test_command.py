@@ -208,7 +208,7 @@ def test_shells_complete_it() -> None:
         )
         return [line.partition(",")[2] for line in shown.stdout.splitlines()]
 
-    assert complete("mesh-ctl c", 1) == ["ca", "cert"]
+    assert complete("mesh-ctl c", 1) == ["ca", "cert", "ct"]
     assert complete("mesh-ctl cert rev", 2) == ["revoke"]
     assert complete("mesh-ctl cert list --status p", 4) == ["pending"]
 
