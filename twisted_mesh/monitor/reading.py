@@ -21,6 +21,8 @@ from twisted_mesh.monitor.watch_list import WatchList, certificate_told
 
 #: Alerts of one kind that one part of a log raises one by one; of more it is said how many.
 MOST_OF_A_KIND = 50
+#: Milliseconds: what SQLite can keep of the 64 bits that a log has for a time.
+LATEST = 2**63 - 1
 #: An index of the issuer's key where nobody knows it.
 UNKNOWN = bytes(32)
 
@@ -88,7 +90,7 @@ class EntryReader:
             rows.append(
                 (
                     position,
-                    timestamp,
+                    min(timestamp, LATEST),
                     is_precertificate,
                     issuer,
                     serial_bytes(facts.serial),

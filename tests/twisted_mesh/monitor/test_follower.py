@@ -279,3 +279,15 @@ def test_a_log_of_huge_entries_is_read_piece_by_piece(
     assert rig.turn()
     assert rig.follower.place is not None and rig.follower.place.size == rig.log.size
     assert held == [8 * 256, 8 * 256, 4 * 256 + 3]
+
+
+def test_an_entry_of_a_time_that_no_database_has_is_read_like_others(rig: Rig) -> None:
+    """A log may date an entry as it likes, and is told so; what it has after that one is to be seen all the same."""
+    (cert,) = leaves(1)
+    signed = SignedEntry(EntryType.PRECERT, cert.tbs_certificate_bytes, bytes(32))
+    rig.log.append([LogEntry(2**64 - 1, signed, 0, b"pre")])
+    rig.log.add(cert)
+    rig.log.sign()
+    assert rig.turn()
+    assert rig.kinds() == [AlertKind.CLOCK]
+    assert [found.position for found in rig.found()] == [0, 1]
