@@ -22,7 +22,8 @@ SHA256, RSA, ECDSA = 4, 1, 3
 _LEAF_INDEX, _INDEX_SIZE = 0, 5
 #: An index has 40 bits (C2SP static-ct-api).
 MOST_ENTRIES = 1 << 40
-_LATEST = 253402300799999  # the year 9999, which datetime can still show
+#: The end of the year 9999, in milliseconds: what datetime can still show.
+LATEST = 253402300799999
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -56,7 +57,7 @@ class SignedCertificateTimestamp:
             parse_extensions(sct.extensions)
         except Malformed as error:
             raise BadSct(f"a receipt (SCT) is damaged: {error}") from None
-        if sct.timestamp > _LATEST:
+        if sct.timestamp > LATEST:
             raise BadSct("a receipt (SCT) is of no year that there will be")
         return sct
 

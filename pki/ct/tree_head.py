@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pki.ct.errors import BadSct
 from pki.ct.log_key import LogKey, log_signature
 from pki.ct.log_list import Log
-from pki.ct.sct import MOST_ENTRIES, read_signature
+from pki.ct.sct import LATEST, MOST_ENTRIES, read_signature
 from pki.ct.wire import vector
 from pki.errors import printable
 from pki.keys import KeyAlgorithm, SigningKey, UnusableKey, signature_over
@@ -108,6 +108,8 @@ def open_head(note: str, origin: str, key: LogKey) -> TreeHead:
             f"the checkpoint is of the log {printable(text.origin, 80)}, not of {printable(origin, 80)}"
         )
     head = TreeHead(origin, text.size, text.root, int.from_bytes(ours[0][:8], "big"))
+    if head.timestamp > LATEST:
+        raise BadNote(f"the checkpoint of {printable(origin, 80)} is of no year that there will be")
     try:
         signature, *algorithms = read_signature(ours[0][8:])
         key.verify(signature, (algorithms[0], algorithms[1]), head.signed_data)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.ct.errors import BadLogList
-from pki.ct.sct import MOST_ENTRIES
+from pki.ct.sct import LATEST, MOST_ENTRIES
 from pki.ct.tree_head import (
     Cosignature,
     HeadText,
@@ -49,6 +49,14 @@ def test_a_head_is_signed_and_opened(size: int, root: bytes, at: int) -> None:
     assert open_note(asyncio.run(sign_head(head, ONE.key)), ONE.log) == head
     found = HeadText.parse(head.text)
     assert (found.origin, found.size, found.root) == (head.origin, size, root)
+
+
+@pytest.mark.parametrize("at", [LATEST + 1, 2**64 - 1])
+def test_a_head_of_no_year_that_there_will_be_is_none(at: int) -> None:
+    """What is proved by it could not be told, since nobody can write when it was signed."""
+    with pytest.raises(BadNote, match="of no year"):
+        open_note(ONE.head(300, TREE.root(), at), ONE.log)
+    assert open_note(ONE.head(300, TREE.root(), LATEST), ONE.log).timestamp == LATEST
 
 
 def test_a_log_with_an_rsa_key_signs_heads_too() -> None:
