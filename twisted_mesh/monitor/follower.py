@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, gatherResults
 
 from pki.codes import Code
 from pki.ct.entry import key_hash_of
 from pki.ct.errors import LogAway
 from pki.ct.log_list import Log
 from pki.ct.tree_head import open_note
-from pki.errors import PkiError
+from pki.errors import ANY_ERROR, PkiError
 from pki.tlog.merkle import BadProof, DamagedTree, verify_consistency
 from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.ct.errors import LogUnusable, TilesContradict
@@ -104,6 +104,16 @@ class Follower:
             raise  # what is wrong with the index is not the log's
         except PkiError as error:
             await self._away(error)
+            return False
+        except CancelledError:
+            raise
+        except ANY_ERROR:
+            _log.failure("reading a log broke", event="ct-log-broke", origin=self.origin)
+            await self._stands(
+                AlertKind.AWAY,
+                f"the log {self.origin} cannot be read on, by a bug of this monitor, whose own log has the details: "
+                "nobody sees what is logged meanwhile",
+            )
             return False
         self.answered_at = self.now()
         for kind in (AlertKind.AWAY, AlertKind.CONTRADICTS):

@@ -291,3 +291,22 @@ def test_an_entry_of_a_time_that_no_database_has_is_read_like_others(rig: Rig) -
     assert rig.turn()
     assert rig.kinds() == [AlertKind.CLOCK]
     assert [found.position for found in rig.found()] == [0, 1]
+
+
+def test_an_entry_that_breaks_the_monitor_is_told(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever finds such a one hides by it what is logged after: that nobody reads is what is to be told first."""
+    rig.log.add(*leaves(FEW))
+    rig.log.sign()
+    really = EntryReader.step
+
+    def broken(*_: Any) -> Step:
+        raise OverflowError("a number that nobody has thought of")
+
+    monkeypatch.setattr(EntryReader, "step", broken)
+    assert not rig.turn() and not rig.turn()
+    (alert,) = rig.alerts()
+    assert alert.kind is AlertKind.AWAY and "a bug of this monitor" in alert.detail
+    monkeypatch.setattr(EntryReader, "step", really)
+    assert rig.turn() and not rig.index.standing()
