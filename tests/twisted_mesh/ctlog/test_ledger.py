@@ -2,7 +2,7 @@
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from datetime import timedelta
 from itertools import pairwise
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pki.ct.entry import parse_data_tile
+from pki.ct.entry import LogEntry, parse_data_tile
 from pki.ct.tile_path import TilePath, tile_width
 from pki.tlog.merkle import consistency_proof, root, verify_consistency
 from tests.ctlogs import LogRig, precertificate
@@ -28,6 +28,15 @@ def rig(tmp_path: Path) -> Iterator[LogRig]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> LogRig:
+    """One of 300 entries that has ended. It is copied, and nobody changes it."""
+    made = LogRig(tmp_path_factory.mktemp("filled") / "log")
+    made.fill(300)
+    made.close()
+    return made
+
+
 class Reader:
     """Whoever reads the files of a log, and believes none of them."""
 
@@ -39,13 +48,16 @@ class Reader:
         width = tile_width(level, number, self.head.size)
         return (self.public / str(TilePath(level, number, width))).read_bytes() if width else b""
 
+    def entries(self, number: int) -> Sequence[LogEntry]:
+        path = TilePath(None, number, tile_width(0, number, self.head.size))
+        return parse_data_tile((self.public / str(path)).read_bytes())
+
     def verify(self) -> None:
         """That the files are the tree of the head, and the entries those of the tree."""
         size = self.head.size
         assert root(size, self.tile) == self.head.root
         for number in range(-(-size // 256)):
-            path = TilePath(None, number, tile_width(0, number, size))
-            entries = parse_data_tile((self.public / str(path)).read_bytes())
+            entries = self.entries(number)
             assert b"".join(entry.leaf_hash for entry in entries) == self.tile(0, number)
             first = number * 256
             assert [one.leaf_index for one in entries] == list(range(first, first + len(entries)))
@@ -162,10 +174,10 @@ def test_wherever_it_is_killed_what_was_answered_is_there(
     assert rig.head.size == 270
     reader = Reader(rig)
     reader.verify()
+    tiles = [reader.entries(number) for number in range(2)]
     for one in answered:
         number, at = divmod(one.entry.leaf_index, 256)
-        path = TilePath(None, number, tile_width(0, number, 270))
-        assert parse_data_tile((reader.public / str(path)).read_bytes())[at] == one.entry
+        assert tiles[number][at] == one.entry
     rig.close()
 
 
@@ -301,10 +313,12 @@ CHANGES: dict[str, Callable[[LogRig], None]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_it_does_not_go_on_with_what_somebody_without_the_key_has_changed(
-    rig: LogRig, change: str
+    filled: LogRig, change: str, tmp_path: Path
 ) -> None:
-    rig.fill(300)
+    shutil.copytree(filled.home, tmp_path / "log")
+    rig = LogRig(tmp_path / "log", filled.of)
     rig.close()
+    assert rig.head.size == 300
     CHANGES[change](rig)
     with pytest.raises(CtLogStateError):
         rig.again()
