@@ -44,13 +44,14 @@ def test_nothing_is_lost_when_it_dies_at_each_step(
 ) -> None:
     draw = random.Random(SEED)
     with ordeal(tmp_path / "home", SEED) as under:
-        dies(under, draw.sample(steps, len(steps)), draw)
+        few = draw.sample(steps, -(-len(steps) // 2))  # make soak has all of them
+        dies(under, few, draw)
         under.lives()
     came = under.outcome
     came.tell(record_property)
     assert came.lost == ()
-    assert came.kills >= len(steps)
-    assert came.held > len(steps)
+    assert came.kills >= len(few)
+    assert came.held > len(few)
 
 
 @pytest.mark.slow
