@@ -166,7 +166,7 @@ def test_what_is_carried_is_finished_by_every_worker(running: Mesh) -> None:
         assert "cut off" not in found.proxy.text
 
 
-@pytest.mark.parametrize("program", ["server", "proxy"])
+@pytest.mark.parametrize("program", ["server", pytest.param("proxy", marks=pytest.mark.interop)])
 def test_a_second_sigterm_cuts_everybody_off(running: Mesh, program: str) -> None:
     with ExitStack() as stack:
         if program == "server":
@@ -233,6 +233,9 @@ def test_where_nothing_is_read_again_sighup_says_so_once(serving: Served) -> Non
     assert serving.server.text.count("SIGHUP") == 1
 
 
+@pytest.mark.interop(
+    "tests/twisted_mesh/workers/test_processes.py::test_what_is_carried_is_finished_by_every_worker"
+)
 def test_a_unix_socket_is_served_by_all(running: Mesh, tmp_path: Path) -> None:
     with Backend() as backend:
         door = tmp_path / "in.sock"
@@ -351,6 +354,9 @@ def test_the_parents_key_is_in_no_worker_and_its_token_too(running: Mesh, tmp_pa
                 assert token.encode() not in Path(f"/proc/{pid}/{written}").read_bytes()
 
 
+@pytest.mark.interop(
+    "tests/twisted_mesh/workers/test_processes.py::test_each_worker_has_a_key_of_its_own_and_all_have_one_id"
+)
 def test_with_a_workload_api_each_worker_asks_for_itself(tmp_path: Path) -> None:
     door = tmp_path / "workload.sock"
     with mesh(tmp_path / "ca") as own:
@@ -370,6 +376,9 @@ def test_with_a_workload_api_each_worker_asks_for_itself(tmp_path: Path) -> None
             )
 
 
+@pytest.mark.interop(
+    "tests/twisted_mesh/taps/test_activation.py::test_a_proxy_serves_at_the_socket_that_it_was_given"
+)
 def test_all_serve_at_a_socket_of_the_service_managers(running: Mesh, tmp_path: Path) -> None:
     with Backend() as backend:
         _, port = running.start_proxy("server", backend.target, "--allow", ID)
