@@ -11,7 +11,7 @@ from tests.running import PATIENCE, Mesh, until
 from tests.twisted_mesh.proxy.backend import Backend, break_off, echo
 from tests.twisted_mesh.proxy.pairs import Pair, pair, said_by
 
-_AT_ONCE, _WARM, _ROUNDS = 20, 200, 3
+_AT_ONCE, _WARM, _ROUNDS = 20, 100, 3
 #: What a connection may say: a few bytes, some records, or more than buffers hold.
 _SIZES = (1, 16, 1000, 40_000, 300_000)
 
@@ -57,7 +57,7 @@ def churn(carried: Pair, count: int, draw: random.Random) -> None:
 @pytest.mark.parametrize(
     ("count", "more_kib"),
     [
-        pytest.param(400, 12 * 1024, id="400"),
+        pytest.param(160, 8 * 1024, id="160"),
         pytest.param(
             100_000, 32 * 1024, id="100000", marks=[pytest.mark.soak, pytest.mark.endurance]
         ),
