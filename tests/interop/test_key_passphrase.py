@@ -101,8 +101,15 @@ def test_a_credential_of_systemd_is_found(house: House, monkeypatch: pytest.Monk
     assert_encrypted(house)
 
 
-@pytest.mark.parametrize("descriptor", ["0", "7"])
-@pytest.mark.parametrize("foreground", [True, False])
+@pytest.mark.parametrize(
+    ("descriptor", "foreground"),
+    [
+        ("0", False),
+        ("7", False),
+        pytest.param("0", True, marks=pytest.mark.interop),
+        pytest.param("7", True, marks=pytest.mark.interop),
+    ],
+)
 def test_a_descriptor_is_read_before_the_daemon_lets_go_of_it(
     house: House, passphrase: Path, descriptor: str, foreground: bool
 ) -> None:
