@@ -23,7 +23,8 @@ _NONE = ("SoftHSM is not installed: apt-get install softhsm2, pip install 'twist
 
 
 @contextmanager
-def _token(home: Path) -> Iterator[SoftHsm | None]:
+def token(home: Path) -> Iterator[SoftHsm | None]:
+    """A token to make keys on; None where SoftHSM is not installed."""
     if shutil.which("softhsm2-util") is None:
         yield None
         return
@@ -35,7 +36,7 @@ def _token(home: Path) -> Iterator[SoftHsm | None]:
 def measure(home: Path, rounds: int, say: Callable[[str], None], seconds: float = 2.0) -> Table:
     """Signatures, each verified, by the pool and by a file's key."""
     title = "signatures a second, each verified, by a key on SoftHSM (4 sessions) and in a file"
-    with _token(home) as softhsm:
+    with token(home) as softhsm:
         if softhsm is None:
             return Table("keys-signatures", title, (), _NONE)
         places = {"token": _on(softhsm), "file": {}}
@@ -86,7 +87,7 @@ def measure_signing(
     title = "certificates signed over 16 kept-alive HTTP connections, by an issuing key on SoftHSM and in a file"
     csr = build_csr(MemoryKey.generate(KeyAlgorithm.EC_P256), SpiffeId.parse(CLIENT_ID))
     body = json.dumps({"csr": csr.decode(), "requested_id": CLIENT_ID})
-    with _token(home) as softhsm, stage(home) as running:
+    with token(home) as softhsm, stage(home) as running:
         if softhsm is None:
             return Table("keys-sign", title, (), _NONE)
         places = {

@@ -50,38 +50,32 @@ class MeshOnStage:
         self, *options: str, name: str = "mesh-ca", core: int | None = LOAD_CORE
     ) -> Service:
         """With P-256 keys throughout."""
-        ca = self.stage.start(
-            name,
-            *(
-                BIN / "twistd",
-                "-n",
-                "mesh-ca",
-                "--port",
-                "0",
-                "--root-key",
-                "ec-p256",
-                "--rate-limit",
-                "off",
-                *options,
-            ),
-            env=self.env,
-            core=core,
-        )
+        ca = self.begin_ca(*options, name=name, core=core)
         ca.wait_for(r"Ready to issue certificates\.")
         return ca
+
+    def begin_ca(
+        self, *options: str, name: str = "mesh-ca", core: int | None = LOAD_CORE
+    ) -> Service:
+        """The same, without waiting for it."""
+        words = ("--port", "0", "--root-key", "ec-p256", "--rate-limit", "off", *options)
+        command = (BIN / "twistd", "-n", "mesh-ca", *words)
+        return self.stage.start(name, *command, env=self.env, core=core)
 
     def start_server(
         self, *options: str, core: int | None = SERVER_CORE, name: str = "mesh-server"
     ) -> tuple[Service, int]:
         """The server and its port."""
-        server = self.stage.start(
-            name,
-            *(BIN / "twistd", "-n", "mesh-server", "--listen", "127.0.0.1:0", *options),
-            env=self.env,
-            core=core,
-        )
+        server = self.begin_server(*options, core=core, name=name)
         server.wait_for(r"Ready to accept mTLS connections\.")
         return server, int(server.wait_for(r"Starting mTLS server on \S*:(\d+)")[1])
+
+    def begin_server(
+        self, *options: str, core: int | None = SERVER_CORE, name: str = "mesh-server"
+    ) -> Service:
+        """The same, without waiting for it."""
+        command = (BIN / "twistd", "-n", "mesh-server", "--listen", "127.0.0.1:0", *options)
+        return self.stage.start(name, *command, env=self.env, core=core)
 
     def start_proxy(self, *options: str, name: str) -> Service:
         """mesh-proxy, carrying."""

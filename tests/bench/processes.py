@@ -113,6 +113,20 @@ class Service:
         )
         return int(done.stdout) if done.stdout.strip().isdigit() else None
 
+    def most_resident_kib(self) -> int | None:
+        """The most that it has had so far; None where there is no /proc."""
+        try:
+            told = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return None
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", told, re.MULTILINE)
+        return int(found[1]) if found else None
+
+    def kill(self) -> None:
+        """As a machine that loses its power does."""
+        self.process.kill()
+        self.process.wait()
+
     def stop(self) -> int:
         """As a user stops it; its exit status."""
         if self.process.poll() is None:
