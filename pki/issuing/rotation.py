@@ -179,10 +179,10 @@ async def prove(candidate: Authority, bundle: TrustBundle, now: datetime) -> Non
         min(_PROOF_LIFETIME, candidate.workload.lifetime),
     )
     try:
-        made = await candidate.sign(draft)
-    except PkiError:
-        # A signer may sign no certificate without SCTs. That of a precertificate proves as much of the key.
+        # Nobody believes one, it proves as much of the key, and a signer may sign no certificate without SCTs.
         made = await candidate.sign(draft.precertificate())
+    except PkiError:
+        made = await candidate.sign(draft)
     chain = (made, *candidate.intermediates)
     verdict = judge(chain, BundleSet.of(bundle), RevocationSet(), now=now, purpose=Purpose.ANY)
     problems = [problem for problem in verdict.problems if not _is_poison(problem)]

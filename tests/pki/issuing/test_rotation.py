@@ -2,12 +2,15 @@
 
 import asyncio
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
-from attrs import evolve
+from attrs import define, evolve, field
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pki.ct.errors import BadSct
+from pki.ct.precertificate import is_poisoned
 from pki.issuing.authority import Authority, IssuerExpired
 from pki.issuing.profile import BACKDATE, WORKLOAD
 from pki.issuing.rotation import (
@@ -24,6 +27,7 @@ from pki.issuing.rotation import (
     reminder_pause,
     resumable,
 )
+from pki.keys import MemoryKey
 from pki.validity import Validity
 from tests.authorities import DAY, HOUR, MESH, NOW, OTHER, forge_issuing, forge_root, key, mesh
 
@@ -228,3 +232,38 @@ def test_one_whose_intermediates_are_lost_does_not() -> None:
     issuing = mesh(MESH, issuing_key=key("proof")).issuing
     with pytest.raises(ProofFailed, match="incomplete-chain"):
         proof_of(Authority(issuing.certificate, issuing.key, ()))
+
+
+@define
+class SignsNoCertificate:
+    """A key at a signer that signs only what logs have answered, and keeps what it was asked for."""
+
+    key: MemoryKey
+    is_without_logs: bool = False
+    """Whether it knows nothing of precertificates instead."""
+    asked: list[bool] = field(factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.key, name)
+
+    async def sign(self, data: bytes) -> bytes:
+        self.asked.append(is_poisoned(data))
+        if is_poisoned(data) == self.is_without_logs:
+            raise BadSct("a rule of the signer")
+        return await self.key.sign(data)
+
+
+def test_a_signer_that_demands_receipts_has_nothing_to_refuse() -> None:
+    issuing = mesh().issuing
+    assert isinstance(issuing.key, MemoryKey)
+    signer = SignsNoCertificate(issuing.key)
+    proof_of(evolve(issuing, key=signer))
+    assert signer.asked == [True]
+
+
+def test_a_signer_that_has_never_heard_of_logs_is_asked_for_a_certificate() -> None:
+    issuing = mesh().issuing
+    assert isinstance(issuing.key, MemoryKey)
+    signer = SignsNoCertificate(issuing.key, is_without_logs=True)
+    proof_of(evolve(issuing, key=signer))
+    assert signer.asked == [True, False]
