@@ -10,7 +10,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -27,7 +27,7 @@ from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.names import HostEndpoint
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import within
-from twisted_mesh.tls.alerts import PeerRefused, alert_of, as_error
+from twisted_mesh.tls.alerts import PeerRefused, RefusedByPeer, alert_of, as_error
 from twisted_mesh.tls.pinned_client import PinnedEndpoint, PinnedTls, PinnedVisit
 from twisted_mesh.tls.self_signed import SelfSigned
 from twisted_mesh.tls.web_client import WebClientEndpoint, WebTrust, WebVisit
@@ -221,8 +221,20 @@ class _Attempt:
         if self.visit is not None and self.visit.problem is not None:
             return PeerRefused((self.visit.problem,))
         told = as_error(error, self.reach)
+        if alert_of(error) is None:
+            return LogAway(str(told))
         # That we are turned away in the handshake is no matter of time.
-        return LogAway(str(told)) if alert_of(error) is None else told
+        own = self.transport.own
+        if own is None:
+            return told
+        (problem,) = told.problems
+        return RefusedByPeer(
+            evolve(
+                problem,
+                detail=f"the log at {self.reach.where} does not take our key: {problem.detail}",
+                remedy=f"tell it of this CA's key: mesh-ctlog --accept-ca ID={own.pin}",
+            )
+        )
 
 
 def unfolded(answered: Answered, limit: int, where: str) -> bytes:

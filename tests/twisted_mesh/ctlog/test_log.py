@@ -24,6 +24,10 @@ from pki.tlog.merkle import inclusion_proof, verify_inclusion
 from tests.authorities import key, mesh
 from tests.ctlogs import RunningLog, chain_of, der, entry_of, final, precertificate, running_log
 from tests.running import BIN, free_port, run
+from tests.twisted_mesh.federation.hostile import reactor
+from tests.twisted_mesh.grpc import sockets
+from twisted_mesh.ct.log_client import LogClient
+from twisted_mesh.tls.alerts import RefusedByPeer
 from twisted_mesh.tls.self_signed import SelfSigned
 
 
@@ -106,6 +110,15 @@ def test_killed_under_load_it_has_an_entry_for_each_receipt(tmp_path: Path) -> N
                 got[at] = log.submit(pre)
         assert {sct.leaf_index for sct in got.values()} == set(range(120))
         assert log.verified_size() == 120
+
+
+def test_a_ca_that_the_log_does_not_know_is_told_what_to_tell_it(log: RunningLog) -> None:
+    pre = precertificate(log.of, now=datetime.now(UTC))
+    other = SelfSigned.of(key("somebody else"), "x", datetime.now(UTC))
+    asking = LogClient(log.log, reactor(), other)
+    with pytest.raises(RefusedByPeer, match="does not take our key") as refused:
+        sockets.run(asking.add_pre_chain((pre, log.of.issuing.certificate)))
+    assert f"mesh-ctlog --accept-ca ID={other.pin}" in str(refused.value)
 
 
 def test_who_may_submit_and_what_readers_get(log: RunningLog) -> None:
