@@ -331,6 +331,13 @@ FIRES: dict[str, list[tuple[str, dict[str, str], Any]]] = {
     "MeshProxyPlaintext": [
         ("mesh_proxy_plaintext_total", {"instance": "sidecar", "listener": "127.0.0.1:0"}, 1)
     ],
+    "MeshCtAlarm": [("mesh_events_total", {"instance": "server", "event": "ct-alarm"}, 1)],
+    "MeshCtLogContradicted": [
+        ("mesh_events_total", {"instance": "server", "event": "ctlog-halted"}, 1)
+    ],
+    "MeshCtLogUnwritable": [
+        ("mesh_events_total", {"instance": "server", "event": "ctlog-unwritable"}, 1)
+    ],
     "MeshCaGone": [("mesh_ca_audit_entries", {"instance": "ca"}, None)],
     "MeshCaKeyStoreAway": [("mesh_ca_key_store_up", {"instance": "ca", "store": "files"}, -1)],
     "MeshCaUnwell": [("mesh_ca_health", {"instance": "ca", "check": "crls"}, 1)],
