@@ -5,7 +5,7 @@ So the reach of a revocation, and whom another key or fewer receipts would shut 
 
 from collections.abc import Callable, Sequence
 from heapq import nlargest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from attrs import define, field
 from msgspec import UNSET
@@ -27,6 +27,7 @@ from twisted_mesh.trust.connections import ConnectionRegistry
 
 if TYPE_CHECKING:  # loaded where receipts are demanded
     from pki.ct.receipt import SctDemand
+    from twisted_mesh.identity.agent import Agent
 
 #: Seconds between two looks at the registry: the first connections are told that soon.
 TICK = 1.0
@@ -66,6 +67,20 @@ class ConnectionReporter(Service):
     _told_demand: "SctDemand | None" = field(default=None, init=False)
     _reporting: "Deferred[None] | None" = field(default=None, init=False)
     _ticker: Ticker = field(init=False)
+
+    @classmethod
+    def of(cls, agent: "Agent", client: CaClient) -> Self:
+        """Of whom an agent meets, and of the pins and receipts by which they have to be proven."""
+        store = agent.trust_store
+        return cls(
+            client,
+            store.registry,
+            agent.reactor,
+            agent.log,
+            agent.instance,
+            lambda: store.trust.pins,
+            lambda: store.trust.demand,
+        )
 
     def __attrs_post_init__(self) -> None:
         self._ticker = Ticker(self.clock, TICK, self._look, "the reports", self.log)

@@ -212,17 +212,7 @@ class ProxyService(MeshService):
         svid = await self.manager.ready()
         self.open()
         if isinstance(self.client, CaClient):
-            self.addService(
-                ConnectionReporter(
-                    self.client,
-                    self.trust_store.registry,
-                    self.reactor,
-                    self.log,
-                    self.agent.instance,
-                    lambda: self.trust_store.trust.pins,
-                    lambda: self.trust_store.trust.demand,
-                )
-            )
+            self.addService(ConnectionReporter.of(self.agent, self.client))
         self.looks.start(now=False)
         for front in self.fronts:
             address = front.port.getHost()

@@ -109,17 +109,7 @@ class ServerService(MeshService):
         self._tell_of_strangers(svid.spiffe_id.trust_domain)
         self.open()
         if isinstance(self.client, CaClient):
-            self.addService(
-                ConnectionReporter(
-                    self.client,
-                    self.trust_store.registry,
-                    self.reactor,
-                    self.log,
-                    self.agent.instance,
-                    lambda: self.trust_store.trust.pins,
-                    lambda: self.trust_store.trust.demand,
-                )
-            )
+            self.addService(ConnectionReporter.of(self.agent, self.client))
         address = self.port.getHost()
         host = getattr(address, "host", "")
         self.log.info(
