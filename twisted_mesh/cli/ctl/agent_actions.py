@@ -103,12 +103,8 @@ class Listing:
 
     async def __call__(self, administration: Administration) -> int:
         rows = await administration.agents()
-        if self.as_json:
-            output.put_json([msgspec.to_builtins(row) for row in rows])
-        elif rows:
-            output.put_table(_HEADINGS, map(_cells, rows))
-        else:
-            output.say("there are no agents: mesh-ctl agent token create NAME lets one join")
+        nothing = "there are no agents: mesh-ctl agent token create NAME lets one join"
+        output.put_rows(rows, _HEADINGS, _cells, nothing, as_json=self.as_json)
         return DONE
 
 

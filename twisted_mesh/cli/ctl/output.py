@@ -4,12 +4,15 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import StringIO
+from typing import TypeVar
 
 import click
 
 from twisted_mesh.cli import stdout
+
+T = TypeVar("T")
 
 #: No table is wider than that; where nobody looks, its lines are not folded.
 _UNFOLDED = 10_000
@@ -68,6 +71,25 @@ def put_table(
     if lines is None:
         lines = _folded(headings, cells, headed=headed)
     put("\n".join(line.rstrip() for line in lines))
+
+
+def put_rows(
+    rows: Sequence[T],
+    headings: Sequence[str],
+    cells: Callable[[T], Sequence[str | None]],
+    nothing: str,
+    *,
+    as_json: bool,
+) -> None:
+    """All that there are of one kind; for people a table, and ``nothing`` is said where there is none."""
+    import msgspec
+
+    if as_json:
+        put_json([msgspec.to_builtins(row) for row in rows])
+    elif rows:
+        put_table(headings, map(cells, rows))
+    else:
+        say(nothing)
 
 
 def _unfolded(

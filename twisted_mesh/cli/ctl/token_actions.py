@@ -141,12 +141,8 @@ class Listing:
 
     async def __call__(self, administration: Administration) -> int:
         rows = await administration.tokens()
-        if self.as_json:
-            output.put_json([msgspec.to_builtins(row) for row in rows])
-        elif rows:
-            output.put_table(_HEADINGS, map(_cells, rows))
-        else:
-            output.say("there are no tokens")
+        nothing = "there are no tokens"
+        output.put_rows(rows, _HEADINGS, _cells, nothing, as_json=self.as_json)
         return DONE
 
 
