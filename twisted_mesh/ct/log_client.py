@@ -18,7 +18,7 @@ from pki.ct.receipt import verify_sct
 from pki.ct.sct import SignedCertificateTimestamp
 from pki.errors import HOSTILE_INPUT, Malformed, PkiError, printable
 from twisted_mesh.ct.errors import LogUnusable
-from twisted_mesh.ct.transport import TIMEOUT, LogTransport
+from twisted_mesh.ct.transport import TIMEOUT, LogTransport, Refusal
 from twisted_mesh.ct.urls import submission_url
 from twisted_mesh.http.kept_connection import Answered
 from twisted_mesh.interfaces import IReactor
@@ -51,12 +51,6 @@ class _Receipt(msgspec.Struct):
 
 class _Roots(msgspec.Struct):
     certificates: list[str]
-
-
-class _Refusal(msgspec.Struct):
-    code: str = ""
-    detail: str = ""
-    error_message: str = ""
 
 
 @define(eq=False, repr=False)
@@ -173,11 +167,8 @@ class LogClient:
             ) from None
 
     def _refusal(self, answered: Answered) -> PkiError:
-        try:
-            told = msgspec.json.decode(answered.body, type=_Refusal)
-        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError):
-            told = _Refusal()
-        said = printable(told.detail or told.error_message, 400) or "it does not say why"
+        told = Refusal.of(answered.body)
+        said = told.said or "it does not say why"
         kind = LogReadOnly if told.code == Code.LOG_READ_ONLY else NotAcceptedHere
         return kind(f"the log at {self._where} refuses it ({answered.status}): {said}")
 

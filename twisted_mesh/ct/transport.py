@@ -8,8 +8,9 @@ be long.
 import zlib
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
+import msgspec
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -45,6 +46,27 @@ _REMEDY = (
     "compare with what the log prints when it starts: where it has another key now, have the list say so; else "
     "somebody else answers"
 )
+
+
+class Refusal(msgspec.Struct):
+    """Why a log does not do it, as ours and others tell it."""
+
+    code: str = ""
+    detail: str = ""
+    error_message: str = ""
+
+    @classmethod
+    def of(cls, body: bytes) -> Self:
+        """What the body of an answer tells; nothing where it is none of these."""
+        try:
+            return msgspec.json.decode(body, type=cls)
+        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError):
+            return cls()
+
+    @property
+    def said(self) -> str:
+        """In words; empty where it does not say."""
+        return printable(self.detail or self.error_message, 400)
 
 
 @define(eq=False, repr=False)
@@ -98,7 +120,8 @@ class LogTransport:
     def refuse_away(self, answered: Answered) -> None:
         """Raises :class:`LogAway` for an answer that asks to come again later (429, 5xx)."""
         if answered.status == 429 or answered.status >= 500:
-            said = printable(answered.body.decode("utf-8", "replace"), 200)
+            plain = printable(answered.body.decode("utf-8", "replace"), 200)
+            said = Refusal.of(answered.body).said or plain
             raise LogBusy(
                 f"the log at {self.url} answers {answered.status}: {said or 'and does not say why'}",
                 _pause(answered.headers.get("retry-after")),

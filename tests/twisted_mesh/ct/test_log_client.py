@@ -109,6 +109,8 @@ def test_what_is_no_receipt_is_refused(log: PaperLog, changed: dict[str, Any]) -
         (answer(404, b'{"error_message":"no such call"}'), NotAcceptedHere, "no such call"),
         (redirect("https://elsewhere/"), NotAcceptedHere, "302"),
         (answer(500, b"\x1b[31m"), LogBusy, "500"),
+        (answer(503, b'{"title":"x","detail":"no room"}'), LogBusy, "answers 503: no room"),
+        (answer(503, b"no JSON"), LogBusy, "answers 503: no JSON"),
         (ok(b"x" * 20_000), PkiError, "more than"),
         (ok(b"[" * 10_000), LogUnusable, "no log"),
         (ok(b"{}"), LogUnusable, "no log"),
