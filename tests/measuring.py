@@ -4,6 +4,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from twisted_mesh import monitoring, observe
 from twisted_mesh.attest import meters as attest_meters
+from twisted_mesh.ca import meters as ca_meters
 from twisted_mesh.ca import metrics
 from twisted_mesh.ctlog import metrics as ctlog_metrics
 from twisted_mesh.files import keeper, tellers
@@ -35,7 +36,7 @@ MEASURED = {reading.name for reading in _LOOKED_UP} | {
     for module in (
         meters,
         monitoring,
-        metrics,
+        ca_meters,
         ctlog_metrics,
         observe,
         keeper,

@@ -16,7 +16,7 @@ from pki.codes import Code
 from tests.measuring import MEASURED
 from tests.running import run
 from twisted_mesh.ca.api.routes import ROUTES
-from twisted_mesh.ca.metrics import REQUEST_CODES
+from twisted_mesh.ca.meters import REQUEST_CODES
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent

@@ -20,7 +20,7 @@ from tests.running import PATIENCE, Mesh, mesh, until
 from twisted_mesh.attest.meters import VERDICTS
 from twisted_mesh.attest.platforms import PLATFORMS
 from twisted_mesh.ca.check import CHECKS
-from twisted_mesh.ca.metrics import REQUEST_CODES
+from twisted_mesh.ca.meters import REQUEST_CODES
 from twisted_mesh.ca.revocation.ocsp_responder import STATUSES
 from twisted_mesh.monitoring import PEER_CODES
 

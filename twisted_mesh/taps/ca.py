@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThread
 from pki.audit.log import Act
 from pki.errors import PkiError
 from pki.validity import format_duration, spoken_duration
-from twisted_mesh.ca import metrics
+from twisted_mesh.ca import meters, metrics
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.authority_files import load_or_create, tell_certificate
 from twisted_mesh.ca.first_installation import take_note_of_installation
@@ -92,9 +92,7 @@ class CaService(MeshService):
             options["key-passphrase-fd"],
             _credentials(),
         )
-        self.stores = options.key_stores(
-            reactor, self.state.private, metrics.took_to_sign_elsewhere
-        )
+        self.stores = options.key_stores(reactor, self.state.private, meters.took_to_sign_elsewhere)
         self.keys = KeyFiles(self.state.private, passphrase, self.stores.key)
         self.store = open_store(options["store"], self.state.root, reactor)
 

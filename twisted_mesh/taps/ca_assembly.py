@@ -14,7 +14,7 @@ from pki.errors import Problem
 from pki.jwt_svid.rotation import Rules
 from pki.keys import key_id
 from pki.policy.entry import RegistrationEntry
-from twisted_mesh.ca import metrics
+from twisted_mesh.ca import meters
 from twisted_mesh.ca.acknowledgements import Acknowledgements
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
@@ -152,7 +152,7 @@ def assemble(  # noqa: PLR0917
             entries,
             issuance_log,
             None if transparency is None else transparency.receipts,
-            metrics.took_to_sign,
+            meters.took_to_sign,
         )
     )
     trust_store = own_trust_store(
@@ -176,7 +176,7 @@ def assemble(  # noqa: PLR0917
     publisher.begin()
     fair_queue = FairQueue()
     responder = OcspResponder(
-        current, store, publisher, wall_clock, own.issue_responder, fair_queue, metrics.count_ocsp
+        current, store, publisher, wall_clock, own.issue_responder, fair_queue, meters.count_ocsp
     )
     endpoint = CaEndpoint.of(
         own,

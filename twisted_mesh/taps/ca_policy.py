@@ -8,7 +8,7 @@ from twisted.internet.threads import deferToThread
 
 from pki.errors import HOSTILE_INPUT
 from pki.rules.rule import External
-from twisted_mesh.ca import metrics
+from twisted_mesh.ca import meters
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.policy.external import DecisionPoint, bad_point, point_url
 from twisted_mesh.ca.policy.gate import PolicyGate
@@ -52,7 +52,7 @@ def policy_gate(
         found,
         DecisionJournal(directory / JOURNAL),
         deferToThread,
-        metrics.count_decision,
+        meters.count_decision,
     )
 
 

@@ -2,7 +2,7 @@
 
 from pki.ct.log_list import Log
 from pki.errors import Malformed
-from twisted_mesh.ca import metrics
+from twisted_mesh.ca import meters
 from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.ca.transparency.log_watch import LogWatch
 from twisted_mesh.ca.transparency.quorum import Demands, demand_quorum, quorum_of
@@ -62,7 +62,7 @@ def transparency_of(  # noqa: PLR0917
         timeout,
         reactor,
         wall_clock,
-        metrics.took_to_be_logged,
+        meters.took_to_be_logged,
     )
     _log.info(
         "Certificates are shown to logs before they are issued, and get receipts of {quorum} of {count}: {logs}\n"

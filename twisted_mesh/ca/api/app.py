@@ -7,7 +7,7 @@ from http import HTTPStatus
 from pki.errors import PkiError, discreet
 from pki.policy.policy import Forbidden, NoProof
 from twisted_mesh.attest.registry import Attestors
-from twisted_mesh.ca import metrics
+from twisted_mesh.ca import meters
 from twisted_mesh.ca.api.admission import Arrived
 from twisted_mesh.ca.api.authentication import Authenticator
 from twisted_mesh.ca.api.request import refuse_browsers
@@ -71,7 +71,7 @@ class CaApi(AnsweringResource):
     def _refused(
         self, request: SiteRequest, status: HTTPStatus, error: PkiError
     ) -> Mapping[str, str]:
-        metrics.count_refused(error.code)
+        meters.count_refused(error.code)
         self._refusals.warn(
             "{method} {path} answered {status}: {reasons}",
             event="request-refused",
