@@ -76,13 +76,16 @@ class Thief:
     def certificate(self, by: str = "issuing.crt", *details: Any, **changed: Any) -> bytes:
         """The to-be-signed bytes of a certificate that differs from a good one by what is ``changed``."""
         now = datetime.now(UTC).replace(microsecond=0)
+        issuer = self.issuer(by)
+        # As a CA drafts: one that is a moment old begins later than that.
+        born = issuer.certificate.not_valid_before_utc
         made = forge(
-            self.issuer(by),
+            issuer,
             *details,
             **{
                 "subject_key": OWN,
                 "trust_domain": HOME,
-                "start": now - timedelta(seconds=30),
+                "start": max(now - timedelta(seconds=30), born),
                 "end": now + timedelta(hours=1),
                 **changed,
             },
