@@ -20,7 +20,6 @@ from tests.ca_socket import CaSocket
 from tests.interop.logged_mesh import LoggedMesh, logged_mesh
 from tests.running import until
 
-pytestmark = pytest.mark.interop
 _CSR = build_csr(key(9), BACKEND).decode()
 
 
@@ -48,6 +47,10 @@ def issued(place: LoggedMesh) -> list[x509.Certificate]:
     ]
 
 
+@pytest.mark.interop(
+    "tests/twisted_mesh/ca/transparency/test_receipts.py"
+    "::test_a_quorum_of_two_of_three_goes_on_without_one"
+)
 def test_what_is_issued_is_in_the_logs_and_survives_their_deaths(place: LoggedMesh) -> None:
     ca = place.start_ca("--ct-quorum", "2")
     leaf, issuer = issued(place)
@@ -75,6 +78,10 @@ def test_what_is_issued_is_in_the_logs_and_survives_their_deaths(place: LoggedMe
     assert "Traceback" not in ca.text
 
 
+@pytest.mark.interop(
+    "tests/twisted_mesh/ca/transparency/test_receipts.py"
+    "::test_without_enough_logs_it_is_issued_loudly_where_somebody_has_said_so"
+)
 def test_without_logs_it_is_issued_loudly_where_somebody_has_said_so(place: LoggedMesh) -> None:
     ca = place.start_ca("--ct-quorum", "3", "--ct-away", "issue")
     for log in place.logs:
@@ -84,6 +91,10 @@ def test_without_logs_it_is_issued_loudly_where_somebody_has_said_so(place: Logg
     assert "certificates are issued without enough SCTs" in place.mesh.ctl("doctor").stdout
 
 
+@pytest.mark.interop(
+    "tests/twisted_mesh/ca/transparency/test_transparency.py"
+    "::test_a_ca_begins_with_no_fewer_than_endpoints_demand"
+)
 def test_a_start_with_fewer_than_endpoints_demand_is_refused(place: LoggedMesh) -> None:
     ca = place.start_ca("--ct-quorum", "2")
     ids = [
