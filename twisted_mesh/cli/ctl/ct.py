@@ -101,7 +101,7 @@ _WATCHING = (
         "--away", default="10m", show_default=True, help="Alert on a log that is silent so long."
     ),
     click.option(
-        "--stale", default="24h", show_default=True, help="Alert on a head that is as old."
+        "--stale", default="1h", show_default=True, help="Alert on a head that is as old."
     ),
     click.option(
         "--keep",

@@ -28,7 +28,7 @@ from pki.ct.sct import list_bytes, milliseconds
 from pki.issuing.unsigned import assemble
 from pki.keys import KeyAlgorithm
 from tests.authorities import NOW, key, mesh
-from tests.running import CHECKOUT, PATIENCE, Running, run
+from tests.running import CHECKOUT, PATIENCE, Running, run, until
 from tests.running import mesh as running_mesh
 from tests.written_log import WrittenLog, leaves
 
@@ -266,12 +266,25 @@ def test_one_that_goes_on_shows_how_it_stands_and_ends_when_it_is_told_to(tmp_pa
     try:
         url = watcher.wait_for(r"How it stands: (\S+)/metrics")[1]
         watcher.wait_for("ca-away: ")
-        with pytest.raises(HTTPError, match="503"):
-            urlopen(f"{url}/readyz", timeout=PATIENCE)
-        with urlopen(f"{url}/metrics", timeout=PATIENCE) as answer:
-            assert b'mesh_ct_standing{kind="ca-away"} ' in answer.read()
+        # What stands is counted after the turn that has told of it.
+        until(lambda: not is_ready(url))
+        until(lambda: b'mesh_ct_standing{kind="ca-away"} ' in measured(url))
     finally:
         assert watcher.stop() == 130
+
+
+def is_ready(url: str) -> bool:
+    try:
+        urlopen(f"{url}/readyz", timeout=PATIENCE).close()
+    except HTTPError as error:
+        assert error.code == 503
+        return False
+    return True
+
+
+def measured(url: str) -> bytes:
+    with urlopen(f"{url}/metrics", timeout=PATIENCE) as answer:
+        return bytes(answer.read())
 
 
 @pytest.mark.slow
