@@ -45,7 +45,7 @@ def key_text(said: str, path: Path, option: str) -> bytes:
 
 def key_in(text: bytes, said: str, path: Path, option: str) -> PublicKey:
     """The key in what :func:`key_text` has read: a public key or a certificate in PEM. Raises :class:`BadLogList`."""
-    pin = SpkiHash.parse(said) if said.startswith(_HASH) else None
+    pin = _pin_in(said)
     key: PublicKeyTypes | None
     try:
         if b"-----BEGIN CERTIFICATE-----" in text:
@@ -86,4 +86,9 @@ def list_in(
 
 
 def _key_path(said: str, path: Path) -> Path:
-    return beside(path, "pub") if said.startswith(_HASH) else Path(said)
+    return Path(said) if _pin_in(said) is None else beside(path, "pub")
+
+
+def _pin_in(said: str) -> SpkiHash | None:
+    """The hash that ``said`` is; None where it is a file. Raises :class:`~pki.errors.PkiError` for one that is none."""
+    return SpkiHash.parse(said) if said.startswith(_HASH) else None

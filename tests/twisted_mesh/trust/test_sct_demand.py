@@ -297,4 +297,4 @@ def test_who_follows_up_receipts_hears_of_each_peer_once(rig: Rig) -> None:
 def test_the_log_says_what_is_demanded_at_the_start(rig: Rig) -> None:
     rig.store.startService()
     rig.store.stopService()
-    assert "receipts (SCTs) of 2 logs, of these: a, b" in rig.log.text("scts-required")
+    assert "receipts (SCTs) of 2 of these logs: a, b" in rig.log.text("scts-required")
