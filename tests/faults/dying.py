@@ -77,7 +77,9 @@ STOP = (
     "store-closing",
     "store-closed",
 )
-STEPS = (*ISSUANCE, *ELSEWHERE, *LOGGED, *REVOCATION, *PUBLISHING, *LOG, *START, *WRITE_OFF, *STOP)
+#: What every CA comes to.
+USUAL = (*ISSUANCE, *ELSEWHERE, *REVOCATION, *PUBLISHING, *LOG, *START, *WRITE_OFF, *STOP)
+STEPS = (*USUAL, *(step for step in LOGGED if step not in USUAL))
 #: What it says as it dies.
 LAST_WORDS = "dies at {step}, pass {number}"
 
